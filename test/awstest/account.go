@@ -12,30 +12,30 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 )
 
-// Account is one AWS account: its IAM, and its workspaces.
+// Account is one AWS account with its IAM and its workspaces.
 type Account struct {
 	// ID is the account's number, 12 digits.
 	ID string
-	// Partition is aws, aws-cn, aws-us-gov, …
+	// Partition is for example aws, aws-cn or aws-us-gov.
 	Partition string
 
 	cloud     *Cloud
 	admin     Credentials
 	quotas    Quotas
 	users     map[string]*user
-	roles     entities[role]     // by lower-case name: names are unique whatever their case and path
+	roles     entities[role]     // by lower-case name, because names are unique whatever their case and path
 	providers entities[provider] // by URL without https://
 	policies  entities[managedPolicy]
 	made      map[string]*Workspace // by region and client token
-	// control is the organisation's service control policy, beside FullAWSAccess; nil: none.
+	// control is the organisation's service control policy, in addition to FullAWSAccess; nil if there is none.
 	control *document
 }
 
-// Quotas are an account's limits, AWS's defaults unless SetQuotas changed them.
+// Quotas are an account's limits. They have AWS's defaults unless SetQuotas changed them.
 type Quotas struct {
 	TrustPolicy    int // characters of a role's trust policy
-	InlinePolicies int // characters of a role's inline policies together, white space not counted
-	ManagedPolicy  int // characters of a managed policy, white space not counted
+	InlinePolicies int // characters of a role's inline policies together, without white space
+	ManagedPolicy  int // characters of a managed policy, without white space
 	Roles          int // per account
 	Providers      int // OIDC providers per account
 	ClientIDs      int // per OIDC provider
@@ -43,8 +43,8 @@ type Quotas struct {
 	Workspaces     int // of AMP, per region
 }
 
-// Credentials are access keys, with a session token where they are temporary.
-// They are an [aws.CredentialsProvider].
+// Credentials are access keys, plus a session token if they are temporary.
+// They implement [aws.CredentialsProvider].
 type Credentials struct {
 	AccessKeyID     string
 	SecretAccessKey string
@@ -59,7 +59,7 @@ func (c Credentials) Retrieve(context.Context) (aws.Credentials, error) {
 	}, nil
 }
 
-// Environ is the environment ("NAME=value") that hands the credentials to another
+// Environ returns the environment ("NAME=value") that passes the credentials to another
 // process.
 func (c Credentials) Environ() []string {
 	env := []string{"AWS_ACCESS_KEY_ID=" + c.AccessKeyID, "AWS_SECRET_ACCESS_KEY=" + c.SecretAccessKey}
@@ -69,15 +69,14 @@ func (c Credentials) Environ() []string {
 	return env
 }
 
-// String hides the secrets.
+// String returns only the key's id, so that no secret is printed.
 func (c Credentials) String() string { return c.AccessKeyID }
 
-// credential is what the double knows about a pair of keys: whose they are and
-// until when.
+// credential is what the double knows about a pair of keys: its owner and its expiry.
 type credential struct {
 	Credentials
 	account *Account
-	expires time.Time // zero: never
+	expires time.Time // zero means never
 
 	user *user // static keys
 
@@ -86,10 +85,10 @@ type credential struct {
 	sessionName      string
 	sessionPolicy    *document
 	sessionTags      []tag
-	transitive       []tag // those among them that a chained session inherits
+	transitive       []tag // those that a chained session inherits
 }
 
-// arn is how AWS names the caller.
+// arn returns the caller's name in AWS.
 func (c *credential) arn() string {
 	if c.user != nil {
 		return c.user.arn
@@ -136,7 +135,7 @@ func newAccount(c *Cloud, partition, id string) *Account {
 	return a
 }
 
-// AdminCredentials are static keys of a user who may do everything in the account.
+// AdminCredentials returns static keys of a user with all permissions in the account.
 func (a *Account) AdminCredentials() Credentials { return a.admin }
 
 // SetQuotas changes the account's limits.
@@ -146,8 +145,8 @@ func (a *Account) SetQuotas(change func(*Quotas)) {
 	change(&a.quotas)
 }
 
-// SetServiceControlPolicy puts an organisation's policy (JSON) over all that the account's users and roles do, beside
-// AWS's FullAWSAccess, so that only what it denies counts. An empty one takes it away.
+// SetServiceControlPolicy sets an organisation's policy (JSON) for all that the account's users and roles do.
+// AWS's FullAWSAccess stays, so that only denials have an effect. An empty policy removes it.
 func (a *Account) SetServiceControlPolicy(policy string) error {
 	var control *document
 	if policy != "" {
@@ -179,7 +178,7 @@ func (a *Account) PutUser(name, policy string) (Credentials, error) {
 	return a.addUser(name, document), nil
 }
 
-// addUser is for callers that hold the lock.
+// addUser adds a user. The caller holds the lock.
 func (a *Account) addUser(name string, policy document) Credentials {
 	keys := Credentials{AccessKeyID: "AKIA" + randomID(16), SecretAccessKey: randomSecret(30)}
 	u := &user{
@@ -191,38 +190,38 @@ func (a *Account) addUser(name string, policy document) Credentials {
 	return keys
 }
 
-// arn names something of the account.
+// arn returns the ARN of a resource of the account.
 func (a *Account) arn(service, region, resource string) string {
 	return fmt.Sprintf("arn:%s:%s:%s:%s:%s", a.Partition, service, region, a.ID, resource)
 }
 
-// ProviderARN is the ARN that an OIDC provider for the issuer has in the account.
+// ProviderARN returns the ARN of an OIDC provider for the issuer in the account.
 func (a *Account) ProviderARN(issuer string) string {
 	return a.arn("iam", "", "oidc-provider/"+strings.TrimPrefix(issuer, "https://"))
 }
 
-// randomID is n characters as AWS uses in its identifiers.
+// randomID returns n characters as AWS uses them in its identifiers.
 func randomID(n int) string {
 	const letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"
 	b := make([]byte, n)
 	for i := range b {
 		k, err := rand.Int(rand.Reader, big.NewInt(int64(len(letters))))
 		if err != nil {
-			panic(err) // crypto/rand never fails
+			panic(err) // cannot happen: crypto/rand never fails
 		}
 		b[i] = letters[k.Int64()]
 	}
 	return string(b)
 }
 
-// randomSecret is n random bytes in base64.
+// randomSecret returns n random bytes in base64.
 func randomSecret(n int) string {
 	b := make([]byte, n)
 	_, _ = rand.Read(b) // never fails
 	return base64.StdEncoding.EncodeToString(b)
 }
 
-// randomUUID is a version 4 UUID.
+// randomUUID returns a version 4 UUID.
 func randomUUID() string {
 	var b [16]byte
 	_, _ = rand.Read(b[:]) // never fails

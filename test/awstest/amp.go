@@ -21,19 +21,19 @@ type Workspace struct {
 	Account string // the account's ID
 
 	created time.Time
-	// active is when it stops being CREATING. gone is when it stops being DELETING; zero: it is not deleted.
+	// active is the end of the state CREATING, and gone the end of DELETING; gone is zero if it was not deleted.
 	active, gone time.Time
 	tags         map[string]string
 }
 
-// SetWorkspaceDelay makes workspaces that are made or deleted from now on CREATING or DELETING for so long.
+// SetWorkspaceDelay sets how long workspaces stay CREATING or DELETING from now on.
 func (c *Cloud) SetWorkspaceDelay(d time.Duration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.workspaceDelay = d
 }
 
-// status is the workspace's status in AMP; empty: it does not exist any more.
+// status returns the workspace's status in AMP; empty if it does not exist any more.
 func (w *Workspace) status(now time.Time) string {
 	switch {
 	case !w.gone.IsZero() && !now.Before(w.gone):
@@ -46,7 +46,8 @@ func (w *Workspace) status(now time.Time) string {
 	return "ACTIVE"
 }
 
-// RemoteWriteURL is where Prometheus writes to when the double's endpoint is base (URL or TLSURL).
+// RemoteWriteURL returns the URL that Prometheus writes to if the double's endpoint is base (URL or TLSURL).
+// CreateWorkspace creates a workspace.
 func (w *Workspace) RemoteWriteURL(base string) string {
 	return base + "/workspaces/" + w.ID + "/api/v1/remote_write"
 }
@@ -58,8 +59,8 @@ func (a *Account) CreateWorkspace(region, alias string) *Workspace {
 	return a.addWorkspace(region, alias, nil)
 }
 
-// AddWorkspace makes a workspace of that ID, which no other of the Cloud may have: for policies that are
-// written before there is one.
+// AddWorkspace creates a workspace with that ID, which must be unique in the Cloud. It is for policies that are
+// written before the workspace exists.
 func (a *Account) AddWorkspace(region, id string) *Workspace {
 	a.cloud.mu.Lock()
 	defer a.cloud.mu.Unlock()
@@ -79,22 +80,22 @@ func (a *Account) workspace(region, id, alias string, tags map[string]string) *W
 	return w
 }
 
-// ampCall is a call to AMP on its way.
+// ampCall is a call to AMP in progress.
 type ampCall struct {
 	cloud     *Cloud
 	r         *http.Request
 	body      []byte
-	workspace string // ID, empty for calls on all of them
+	workspace string // ID; empty for calls about all workspaces
 	path      string // in the workspace's own API, escaped, such as /api/v1/query; empty on the control plane
 	record    *Call
-	write     *Write // nil where the call is no remote write
-	stored    []bool // which of the kept metrics' samples were stored; empty: all of them, or none
+	write     *Write // nil if the call is not a remote write
+	stored    []bool // which of the kept metrics' samples were stored; empty if all of them were, or none
 }
 
-// tagsPath begins the paths of the calls on tags; the resource's ARN follows.
+// tagsPath is the beginning of the paths for tags. The resource's ARN follows.
 const tagsPath = "/tags/"
 
-// ampAction is the API's name for a request: for the data plane that of the permission it needs.
+// ampAction returns the API's name for a request. For the data plane it is the name of the needed permission.
 func ampAction(method, workspace, path string) string {
 	switch {
 	case strings.HasPrefix(workspace, "arn:"):
@@ -136,7 +137,7 @@ func (c *Cloud) serveAMP(w http.ResponseWriter, r *http.Request, body []byte) {
 	}
 	call := &ampCall{cloud: c, r: r, body: body, workspace: id, path: path}
 	call.record = &Call{Service: "aps", Action: ampAction(r.Method, id, path), Account: c.accountOf(r, "")}
-	call.workspace = id[strings.LastIndexByte(id, '/')+1:] // of the ARN, where the call is about tags
+	call.workspace = id[strings.LastIndexByte(id, '/')+1:] // of the ARN, if the call is about tags
 	c.mu.Lock()
 	if known := c.workspaces[call.workspace]; known != nil {
 		call.record.Account = known.Account
@@ -168,10 +169,10 @@ func (c *Cloud) serveAMP(w http.ResponseWriter, r *http.Request, body []byte) {
 	}
 	maps.Copy(w.Header(), answer.header)
 	w.WriteHeader(answer.status)
-	_, _ = w.Write(answer.body) // the client went away
+	_, _ = w.Write(answer.body) // an error means that the client disconnected
 }
 
-// finish keeps the records.
+// finish stores the records.
 func (a *ampCall) finish() {
 	a.record.Time = a.cloud.Now()
 	if a.write != nil {
@@ -187,7 +188,7 @@ func (a *ampCall) finish() {
 	a.cloud.recordCall(*a.record)
 }
 
-// answer is a finished HTTP answer.
+// answer is a complete HTTP answer.
 type answer struct {
 	status int
 	header http.Header
@@ -207,12 +208,12 @@ func errorAnswer(e *apiError) answer {
 	}
 	body, err := json.Marshal(map[string]string{"message": e.Message})
 	if err != nil {
-		panic(err) // strings always marshal
+		panic(err) // cannot happen: strings always marshal
 	}
 	return answer{e.Status, header, body}
 }
 
-// answer carries the call out. Cut is true where the client must get no answer.
+// answer executes the call. If cut is true, the client must get no answer.
 func (a *ampCall) answer() (cut bool, result answer, err error) {
 	c := a.cloud
 	cut, err = c.strike(a.r.Context(), c.faults.find("aps:"+a.record.Action, a.record.Account))
@@ -250,7 +251,7 @@ func (a *ampCall) answer() (cut bool, result answer, err error) {
 	return cut, result, err
 }
 
-// ampAuthError is AMP's error for a request that is not authentic.
+// ampAuthError returns AMP's error for a request that is not authentic.
 func ampAuthError(failure authFailure, message string) error {
 	switch failure {
 	case missingToken:
@@ -266,8 +267,8 @@ func ampAuthError(failure authFailure, message string) error {
 	}
 }
 
-// authorize lets the caller do what it asks for, in the region it signed for. A workspace belongs to its own
-// account: nobody else may do anything with it.
+// authorize checks that the caller may make the call in the region that it signed for. Only a workspace's own
+// account may use it.
 func (a *ampCall) authorize(caller *credential, region string) (*Workspace, error) {
 	c := a.cloud
 	c.mu.Lock()
@@ -304,7 +305,7 @@ func (a *ampCall) authorize(caller *credential, region string) (*Workspace, erro
 	}
 	ok, reason := c.permissionsOf(caller).decide(access{action, resource, context})
 	if ok && a.record.Action == "CreateWorkspace" && len(tags) > 0 {
-		// Who makes something with tags needs the permission to tag it.
+		// To create something with tags, the caller needs the permission to tag it.
 		action = "aps:TagResource"
 		ok, reason = c.permissionsOf(caller).decide(access{action, resource, context})
 	}
@@ -350,7 +351,7 @@ func (a *ampCall) json(w *Workspace) workspaceJSON {
 	}
 }
 
-// control answers the control plane.
+// control handles the control plane.
 func (a *ampCall) control(account *Account, region string, w *Workspace) (answer, error) {
 	c := a.cloud
 	switch a.record.Action {
@@ -383,7 +384,7 @@ func (a *ampCall) control(account *Account, region string, w *Workspace) (answer
 		}
 		c.mu.Lock()
 		defer c.mu.Unlock()
-		// The same token again is the same call, whose answer was lost.
+		// The same token again means the same call, after its answer was lost.
 		token := region + " " + request.Token
 		w := account.made[token]
 		if w == nil || request.Token == "" {
@@ -408,10 +409,10 @@ func (a *ampCall) control(account *Account, region string, w *Workspace) (answer
 	}
 }
 
-// maxWorkspaces is how many AMP lists at once, unless it is asked for fewer.
+// maxWorkspaces is the number of workspaces per page, unless the caller asks for fewer.
 const maxWorkspaces = 100
 
-// list answers one page, by ID; the token is the last ID of the page before.
+// list returns one page, sorted by ID. The token is the last ID of the previous page.
 func (a *ampCall) list(account *Account, region string) (answer, error) {
 	size, query := maxWorkspaces, a.r.URL.Query()
 	if text := query.Get("maxResults"); text != "" {
@@ -439,7 +440,7 @@ func (a *ampCall) list(account *Account, region string) (answer, error) {
 	return jsonAnswer(http.StatusOK, result)
 }
 
-// workspacesIn counts those that take up the quota of a region.
+// workspacesIn counts the workspaces that use the quota of a region.
 func (a *Account) workspacesIn(region string) int {
 	n := 0
 	for _, w := range a.cloud.workspaces {
@@ -450,7 +451,7 @@ func (a *Account) workspacesIn(region string) int {
 	return n
 }
 
-// requestTags are the tags that a call sets.
+// requestTags returns the tags that a call sets.
 func (a *ampCall) requestTags() map[string]string {
 	var request struct {
 		Tags map[string]string `json:"tags"`
@@ -479,7 +480,7 @@ func (a *ampCall) changeTags(account *Account, w *Workspace) (answer, error) {
 	return jsonAnswer(http.StatusOK, map[string]any{})
 }
 
-// data hands a request of the data plane, unchanged, to the workspace's Prometheus.
+// data passes a request of the data plane unchanged to the workspace's Prometheus.
 func (a *ampCall) data(w *Workspace) (answer, error) {
 	if a.write == nil {
 		return a.forward(w, a.path)
@@ -489,7 +490,7 @@ func (a *ampCall) data(w *Workspace) (answer, error) {
 		return answer{}, apiErrf(http.StatusBadRequest, "ValidationException", "bad remote write request: %v", err)
 	}
 	a.write.Samples = batch.samples
-	// The clients' clock stamps the samples, wherever the double's own was moved.
+	// The client's clock sets the samples' times, even if the double's clock was moved.
 	if age := time.Since(batch.oldest); age > maxSampleAge {
 		return answer{}, apiErrf(http.StatusBadRequest, "ValidationException", "out of bounds: a sample is %s old", age.Round(time.Second))
 	}
@@ -503,7 +504,7 @@ func (a *ampCall) data(w *Workspace) (answer, error) {
 	return a.forward(w, "/api/v1/write")
 }
 
-// forward hands the request to the workspace's Prometheus.
+// forward passes the request to the workspace's Prometheus.
 func (a *ampCall) forward(w *Workspace, path string) (answer, error) {
 	backend, err := a.cloud.prometheus.of(a.cloud, w.ID)
 	if err != nil {

@@ -18,15 +18,13 @@ import (
 	"time"
 )
 
-// CA chooses the authority behind an issuer's certificate.
+// CA selects the authority for an issuer's certificate.
 type CA int
 
 const (
-	// PublicCA stands for the authorities that the whole world trusts: STS asks
-	// for no thumbprint.
+	// PublicCA is an authority that everybody trusts: STS needs no thumbprint.
 	PublicCA CA = iota
-	// PrivateCA stands for an authority that only the provider's thumbprint list
-	// can vouch for.
+	// PrivateCA is an authority that STS accepts only by the provider's thumbprint list.
 	PrivateCA
 )
 
@@ -74,8 +72,8 @@ func (a *authority) pool() *x509.CertPool {
 	return pool
 }
 
-// certificateFor serves the double itself: AWS host names, and the loopback
-// for clients that name no host.
+// certificateFor returns the double's own certificate: for AWS host names, and for the loopback
+// if the client sends no host name.
 func (a *authority) certificateFor(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
 	host := hello.ServerName
 	switch {
@@ -88,7 +86,7 @@ func (a *authority) certificateFor(hello *tls.ClientHelloInfo) (*tls.Certificate
 	return nil, fmt.Errorf("no certificate for %q: not a host name of AWS", host)
 }
 
-// leaf is a server certificate for host with the authority's own certificate
+// leaf returns a server certificate for host, with the authority's own certificate
 // at the end of its chain.
 func (a *authority) leaf(host string) (*tls.Certificate, error) {
 	a.mu.Lock()
@@ -121,7 +119,7 @@ func (a *authority) leaf(host string) (*tls.Certificate, error) {
 	return leaf, nil
 }
 
-// thumbprint is IAM's name for a certificate: the SHA-1 of its DER form in hex.
+// thumbprint returns IAM's thumbprint of a certificate: the SHA-1 of its DER form in hex.
 func thumbprint(certificate *x509.Certificate) string {
 	sum := sha1.Sum(certificate.Raw)
 	return hex.EncodeToString(sum[:])

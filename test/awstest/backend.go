@@ -20,7 +20,7 @@ import (
 	"github.com/ampbridge/ampbridge/test/testkit"
 )
 
-// backends are the Prometheus servers behind the workspaces, one each, started on first use.
+// backends are the workspaces' Prometheus servers, one each, started on first use.
 type backends struct {
 	mu      sync.Mutex
 	closed  bool
@@ -59,12 +59,12 @@ func (b *backends) close() error {
 	return err
 }
 
-// backend is a running Prometheus that takes remote writes.
+// backend is a running Prometheus that accepts remote writes.
 type backend struct {
 	url     string
 	command *exec.Cmd
-	done    chan struct{} // closed when the process has ended
-	failure error         // how it ended; valid once done is closed
+	done    chan struct{} // closed when the process ends
+	failure error         // why it ended; valid after done is closed
 	output  testkit.Buffer
 }
 
@@ -148,7 +148,7 @@ func (b *backend) stop() error {
 	return nil
 }
 
-// forward hands the request on, body and headers as they came but for those of the signature.
+// forward passes the request on, with its body and all headers except those of the signature.
 func (b *backend) forward(r *http.Request, path string, body []byte) (answer, error) {
 	target := b.url + path
 	if r.URL.RawQuery != "" {
@@ -167,7 +167,7 @@ func (b *backend) forward(r *http.Request, path string, body []byte) (answer, er
 	if err != nil {
 		return answer{}, err
 	}
-	defer func() { _ = response.Body.Close() }() // read to its end
+	defer func() { _ = response.Body.Close() }() // read completely
 	content, err := io.ReadAll(response.Body)
 	header := response.Header.Clone()
 	header.Del("Content-Length")
@@ -181,7 +181,7 @@ type Sample struct {
 	Time   time.Time
 }
 
-// Query evaluates PromQL over what the workspace (its ID) holds, now, without any signing. The result
+// Query evaluates PromQL over the current content of the workspace (its ID), without any signing. The result
 // is an instant vector, or the samples of a range vector (`up[5m]`), series by series.
 func (c *Cloud) Query(ctx context.Context, workspace, promql string) ([]Sample, error) {
 	c.mu.Lock()

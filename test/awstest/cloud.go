@@ -1,16 +1,16 @@
 // Package awstest is a double of AWS for tests: IAM, STS and Amazon Managed
-// Service for Prometheus (AMP), and a little of S3, on loopback, with several
+// Service for Prometheus (AMP), and a small part of S3, on loopback, with several
 // accounts.
 //
 // It exists because no emulator evaluates web identity: the common ones accept
 // any token for any role. This one verifies what AWS verifies. An
-// AssumeRoleWithWebIdentity call succeeds only if the token's signature checks
-// out against the keys that the issuer publishes over HTTPS, the issuer is
+// AssumeRoleWithWebIdentity call succeeds only if all of this is true: the token's signature is
+// valid for the keys that the issuer publishes over HTTPS, the issuer is
 // registered in the role's account, the audience is one of the provider's
-// client IDs, the token has not expired, and the role's trust document lets
-// the subject in. Signed calls are checked byte for byte (Signature Version 4)
-// against the credentials the double issued, and authorised by evaluating the
-// caller's policies and permissions boundary. Samples that pass are kept in a
+// client IDs, the token has not expired, and the role's trust document allows
+// the subject. The double checks signed calls byte for byte (Signature Version 4)
+// against the credentials that it issued, and authorises them by evaluating the
+// caller's policies and permissions boundary. Accepted samples are stored in a
 // real Prometheus per workspace, and can be queried.
 //
 // A test begins like this:
@@ -22,20 +22,22 @@
 //	cloud.RegisterIssuer(signer.Issuer, signer, awstest.PublicCA)
 //	client := iam.NewFromConfig(cloud.Config(account.AdminCredentials(), "eu-west-1"))
 //
-// Programs of other processes find it through [Cloud.Environ].
+// Other processes find it through [Cloud.Environ].
 //
-// What it leaves out: workspace resource policies, condition operators on IP addresses, presigned URLs.
+// It does not implement workspace resource policies, condition operators on IP addresses, and presigned URLs.
 //
-// Where it deviates from AWS's documentation:
+// It differs from AWS's documentation in these points:
 //
-//   - A service control policy can only deny: FullAWSAccess is always beside it. It does not concern STS's calls with
+//   - A service control policy can only deny: FullAWSAccess always applies too. It does not apply to STS's calls with
 //     web identities, and there are no organisations: it is set for an account.
-//   - Calls of IAM and STS to a host that AWS did not name, such as URL's, may be signed for any region of the partition:
-//     SDKs sign for the configured region under an endpoint override. To a name of AWS's only its region is right.
-//   - A client token of CreateWorkspace is kept for good, and used again with other parameters it names the same workspace.
-//   - A workspace becomes ACTIVE and goes away after [Cloud.SetWorkspaceDelay], at once unless it is set; AWS takes seconds.
-//   - Quotas are the account's own for all its regions but for workspaces, which are counted in each region.
-//   - IAM's documents come back with their statements in the writer's order and their elements in one order.
+//   - Calls of IAM and STS to a host that AWS did not name, such as URL's, may be signed for any region of the
+//     partition: with an endpoint override, SDKs sign for the configured region. For AWS's own names only their
+//     region is accepted.
+//   - A client token of CreateWorkspace is kept forever. With other parameters it still returns the same workspace.
+//   - A workspace becomes ACTIVE, and disappears, after [Cloud.SetWorkspaceDelay], or at once if that is not set. AWS
+//     takes seconds.
+//   - Quotas apply to an account in all its regions together, except for workspaces, which are counted per region.
+//   - IAM's documents come back with their statements in the writer's order and their elements in a fixed order.
 package awstest
 
 import (
@@ -58,37 +60,37 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 )
 
-// Options says how a Cloud is set up. The zero value serves on free ports and
-// can do everything but store samples.
+// Options configures a Cloud. The zero value serves on free ports and
+// can do everything except store samples.
 type Options struct {
 	// Prometheus is the path of a Prometheus binary (2.33 or newer), which
-	// keeps the samples. Without one a query answers 500, and a write too, unless Keep
+	// stores the samples. Without one, queries are answered with 500, and writes too unless Keep
 	// names a metric.
 	Prometheus string
-	// Keep are names of metrics: the double keeps each of their samples as it came, see
+	// Keep names metrics. The double keeps each of their samples as it arrived, see
 	// [Cloud.Kept], and needs no Prometheus for that.
 	Keep []string
-	// Listen and ListenTLS are the addresses to serve plain HTTP and HTTPS on.
-	// Empty: a free port of 127.0.0.1.
+	// Listen and ListenTLS are the addresses for plain HTTP and HTTPS.
+	// If empty, a free port of 127.0.0.1.
 	Listen, ListenTLS string
-	// Dir is where the workspaces' data goes. Empty: a temporary directory
+	// Dir is the directory for the workspaces' data. If empty, a temporary directory
 	// that Close removes.
 	Dir string
-	// Logf, if set, receives one line per call. No line holds a secret.
+	// Logf, if set, gets one line per call. No line contains a secret.
 	Logf func(format string, args ...any)
 }
 
-// Cloud is a running double. Its methods may be called from any goroutine.
+// Cloud is a running double. Its methods can be called from any goroutine.
 type Cloud struct {
-	// URL serves every service over plain HTTP: it is meant for
+	// URL serves every service over plain HTTP. Use it for
 	// AWS_ENDPOINT_URL and its per-service variants.
 	URL string
-	// TLSURL serves the same over HTTPS, with a certificate of CA for whatever
-	// AWS host name the client asks for (sts.eu-west-1.amazonaws.com, …) as well as
-	// for localhost and 127.0.0.1.
+	// TLSURL serves the same over HTTPS, with a certificate of CA for any
+	// AWS host name that the client asks for (sts.eu-west-1.amazonaws.com, …), and for
+	// localhost and 127.0.0.1.
 	TLSURL string
-	// CA is the certificate, in PEM, of the authority that vouches for TLSURL and
-	// for issuers registered with PublicCA.
+	// CA is the PEM certificate of the authority that signed the certificates of TLSURL and
+	// of issuers registered with PublicCA.
 	CA []byte
 
 	options    Options
@@ -151,7 +153,7 @@ func New(ctx context.Context, options Options) (*Cloud, error) {
 		{address: options.ListenTLS, tls: &tls.Config{
 			MinVersion:     tls.VersionTLS12,
 			GetCertificate: public.certificateFor,
-			// A reset connection must hit one request, not all that share it.
+			// With HTTP/2, a reset connection would affect all requests that share it.
 			NextProtos: []string{"http/1.1"},
 		}},
 	}
@@ -164,7 +166,7 @@ func New(ctx context.Context, options Options) (*Cloud, error) {
 	return c, nil
 }
 
-// Start is New for tests: it fails the test where New fails, and closes the
+// Start is New for tests: it fails the test if New fails, and closes the
 // Cloud when the test ends.
 func Start(tb testing.TB, options Options) *Cloud {
 	tb.Helper()
@@ -195,8 +197,8 @@ func (c *Cloud) Close() error {
 	return err
 }
 
-// StartListening opens URL and TLSURL again, on the ports they had. It does
-// nothing where they are open.
+// StartListening opens URL and TLSURL again, on the same ports. It does
+// nothing if they are open.
 func (c *Cloud) StartListening() error {
 	for _, l := range c.listeners {
 		if err := l.start(c); err != nil {
@@ -206,35 +208,35 @@ func (c *Cloud) StartListening() error {
 	return nil
 }
 
-// StopListening closes URL and TLSURL and every connection to them: clients
-// see "connection refused".
+// StopListening closes URL and TLSURL and all connections to them: clients
+// get "connection refused".
 func (c *Cloud) StopListening() {
 	for _, l := range c.listeners {
 		l.stop()
 	}
 }
 
-// Now is the time of the double.
+// Now returns the double's time.
 func (c *Cloud) Now() time.Time {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.now()
 }
 
-// now is Now for callers that hold the lock.
+// now returns the double's time. The caller holds the lock.
 func (c *Cloud) now() time.Time { return time.Now().Add(c.offset) }
 
-// Advance moves the clock of the double on, so that tokens and sessions expire
-// without waiting. Clients keep their own clock: a session obtained afterwards
-// tells an expiry that lies further ahead for them, and a token that is fresh for
-// them may have expired for the double.
+// Advance moves the double's clock forward, so that tokens and sessions expire
+// without waiting. Clients keep their own clock. So for a client, a session that it gets later
+// expires later than it should, and a token that is fresh for the client
+// may have expired for the double.
 func (c *Cloud) Advance(d time.Duration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.offset += d
 }
 
-// AllowShortSessions accepts session durations from one second on, for tests of
+// AllowShortSessions accepts session durations of one second and more, for tests of
 // renewal. AWS, and the double by default, refuses less than 900 seconds.
 func (c *Cloud) AllowShortSessions() {
 	c.mu.Lock()
@@ -242,17 +244,17 @@ func (c *Cloud) AllowShortSessions() {
 	c.shortSessions = true
 }
 
-// SetSessionLife ends sessions after d, whatever was asked for, so that clients
-// that ask for hours renew within a test. AWS never does that. Zero gives what
-// was asked.
+// SetSessionLife limits sessions to d, whatever the client asks for, so that clients
+// that ask for hours renew within a test. AWS never does that. Zero removes the
+// limit.
 func (c *Cloud) SetSessionLife(d time.Duration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.sessionLife = d
 }
 
-// SetPropagationDelay keeps changes in IAM from STS and AMP until they are d old,
-// as AWS does for some seconds. Zero makes every change visible at once.
+// SetPropagationDelay hides changes in IAM from STS and AMP until they are d old.
+// AWS has a delay of some seconds. With zero, every change is visible at once.
 func (c *Cloud) SetPropagationDelay(d time.Duration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -260,21 +262,21 @@ func (c *Cloud) SetPropagationDelay(d time.Duration) {
 }
 
 // SetReadDelay makes IAM's own reads stale: they do not show changes younger
-// than d. Writes always act on the newest state.
+// than d. Writes always use the newest state.
 func (c *Cloud) SetReadDelay(d time.Duration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.readDelay = d
 }
 
-// Config is an SDK configuration that sends calls, signed with creds, to the
+// Config returns an SDK configuration that sends calls, signed with creds, to the
 // double.
 func (c *Cloud) Config(creds Credentials, region string) aws.Config {
 	return aws.Config{Region: region, Credentials: creds, BaseEndpoint: aws.String(c.URL)}
 }
 
-// Environ is the environment ("NAME=value") that points the SDKs of another
-// process at the double.
+// Environ returns the environment ("NAME=value") that makes the SDKs of another
+// process use the double.
 func (c *Cloud) Environ() []string {
 	return []string{
 		"AWS_ENDPOINT_URL=" + c.URL,
@@ -285,8 +287,8 @@ func (c *Cloud) Environ() []string {
 	}
 }
 
-// Setenv makes these credentials, and nothing of the machine's, what the SDK of the
-// test's own process finds.
+// Setenv sets the variables of the test's own process so that an AWS SDK finds these
+// credentials, and none of the machine's.
 func (c *Cloud) Setenv(t testing.TB, credentials Credentials) {
 	t.Helper()
 	empty := filepath.Join(t.TempDir(), "empty")
@@ -304,12 +306,12 @@ func (c *Cloud) Setenv(t testing.TB, credentials Credentials) {
 	}
 }
 
-// Account is the account of that id (12 digits) in the commercial partition,
-// created on first use.
+// Account returns the account with that id (12 digits) in the commercial partition.
+// The first call creates it.
 func (c *Cloud) Account(id string) *Account { return c.AccountIn("aws", id) }
 
 // AccountIn is Account for another partition, such as aws-cn or aws-us-gov. The
-// partition of an account that exists does not change.
+// partition of an existing account does not change.
 func (c *Cloud) AccountIn(partition, id string) *Account {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -321,7 +323,7 @@ func (c *Cloud) AccountIn(partition, id string) *Account {
 	return a
 }
 
-// listener serves a Cloud on one address, again and again.
+// listener serves a Cloud on one address. It can be closed and opened again.
 type listener struct {
 	tls *tls.Config
 
@@ -361,8 +363,8 @@ func (l *listener) stop() {
 	}
 }
 
-// newServer is a server that keeps quiet about failed handshakes and aborted
-// connections: faults make plenty of both.
+// newServer returns a server that does not log failed handshakes and aborted
+// connections, because faults cause many of both.
 func newServer(handler http.Handler) *http.Server {
 	return &http.Server{
 		Handler:           handler,

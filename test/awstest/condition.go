@@ -16,7 +16,7 @@ type operator struct {
 	comparison
 }
 
-// comparison is what is left of an operator without qualifiers. A negated one holds where
+// comparison is an operator without its qualifiers. A negated one is true if
 // no expected value matches.
 type comparison struct {
 	negated bool
@@ -51,8 +51,8 @@ var comparisons = map[string]comparison{
 
 func equal(want, have string) bool { return want == have }
 
-// ordered compares the request's value with the expected one and accepts the given
-// outcomes of cmp.Compare.
+// ordered compares the request's value with the expected one. It accepts the given
+// results of cmp.Compare.
 func ordered(parse func(string) (float64, bool), accepted ...int) func(want, have string) bool {
 	return func(want, have string) bool {
 		w, wok := parse(want)
@@ -66,7 +66,7 @@ func number(text string) (float64, bool) {
 	return n, err == nil
 }
 
-// date reads ISO 8601 or seconds since the epoch.
+// date parses ISO 8601 or seconds since the epoch.
 func date(text string) (float64, bool) {
 	if t, err := time.Parse(time.RFC3339, text); err == nil {
 		return float64(t.Unix()), true
@@ -91,12 +91,12 @@ func parseOperator(name string) (o operator, ok bool) {
 	return o, ok
 }
 
-// conditionsHold is true where every key of every operator holds.
+// conditionsHold reports whether every key of every operator is satisfied.
 func (s statement) conditionsHold(context conditionContext, expand expander) bool {
 	for name, keys := range s.Condition {
 		o, ok := parseOperator(name)
 		if !ok {
-			return false // refused when the document was stored
+			return false // cannot happen: refused when the document was stored
 		}
 		for key, want := range keys {
 			if !o.holds(want, context[strings.ToLower(key)], expand) {
@@ -107,7 +107,7 @@ func (s statement) conditionsHold(context conditionContext, expand expander) boo
 	return true
 }
 
-// holds judges one key: have are the request's values, none where the key is absent.
+// holds reports whether one key is satisfied. have are the request's values; none if the key is absent.
 func (o operator) holds(want, have []string, expand expander) bool {
 	if o.null {
 		return slices.Contains(want, strconv.FormatBool(len(have) == 0))
@@ -121,7 +121,7 @@ func (o operator) holds(want, have []string, expand expander) bool {
 	}
 	switch {
 	case o.set == "ForAllValues":
-		// Vacuously true where the key is absent: the trap that makes it unfit for trust.
+		// The result is true if the key is absent, as in AWS. So ForAllValues must not be used in trust documents.
 		return !slices.ContainsFunc(have, func(v string) bool { return !one(v) })
 	case len(have) == 0:
 		return o.ifExists || o.negated && o.set == ""

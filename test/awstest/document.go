@@ -30,7 +30,7 @@ type statement struct {
 	Condition    map[string]map[string]values `json:",omitzero"`
 }
 
-// statements may be written as a single object.
+// statements are one or more statements. One can be written without an array.
 type statements []statement
 
 // UnmarshalJSONFrom implements json.UnmarshalerFrom.
@@ -75,9 +75,9 @@ func (v *values) UnmarshalJSONFrom(d *jsontext.Decoder) error {
 	return nil
 }
 
-// MarshalJSONTo implements json.MarshalerTo. IAM neither keeps the order of an array nor tells an
-// array of one from a scalar; descending order differs from what most clients
-// send, so a client that compares text is found out.
+// MarshalJSONTo implements json.MarshalerTo. IAM does not keep the order of an array, and does not
+// distinguish an array of one from a scalar. Descending order differs from what most clients
+// send, so a test finds clients that compare text.
 func (v values) MarshalJSONTo(e *jsontext.Encoder) error {
 	if len(v) == 1 {
 		return json.MarshalEncode(e, v[0])
@@ -118,7 +118,7 @@ func (p *principals) MarshalJSONTo(e *jsontext.Encoder) error {
 	return json.MarshalEncode(e, p.byKind, json.Deterministic(true))
 }
 
-// canonical is the text that IAM gives back for the document.
+// canonical returns the text that IAM returns for the document.
 func (d document) canonical() string {
 	text, err := json.Marshal(d, json.Deterministic(true))
 	if err != nil {
@@ -127,7 +127,7 @@ func (d document) canonical() string {
 	return string(text)
 }
 
-// documentKind says what a document is attached to, and so which elements it
+// documentKind is what a document is attached to. It determines the elements that the document
 // may have.
 type documentKind int
 
@@ -145,7 +145,7 @@ var (
 	principalKinds = []string{"AWS", "CanonicalUser", "Federated", "Service"}
 )
 
-// parseDocument reads a policy and refuses what IAM refuses, with
+// parseDocument parses a policy. It refuses what IAM refuses, with
 // MalformedPolicyDocument.
 func parseDocument(kind documentKind, text string) (document, error) {
 	var d document
@@ -239,7 +239,7 @@ func (s statement) checkIdentity() error {
 
 func malformed(message string) error { return apiErr(400, "MalformedPolicyDocument", message) }
 
-// withoutSpace is what counts against the quotas of identity policies.
+// withoutSpace returns the text that counts against the quotas of identity policies.
 func withoutSpace(text string) string {
 	return strings.Join(strings.Fields(text), "")
 }

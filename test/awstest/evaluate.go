@@ -8,9 +8,9 @@ import (
 
 // The evaluation of policies, as the IAM user guide describes it ("Policy
 // evaluation logic", "IAM JSON policy elements: Condition operators"). It shares
-// no code with whatever builds the documents under test.
+// no code with the packages under test that build documents.
 
-// effect is what a set of documents says about a request.
+// effect is the result of a set of documents for a request.
 type effect int
 
 const (
@@ -19,7 +19,7 @@ const (
 	deny
 )
 
-// conditionContext holds the condition keys of a request, in lower case: their names
+// conditionContext holds the condition keys of a request in lower case, because their names
 // are not case-sensitive. A key without values is absent.
 type conditionContext map[string][]string
 
@@ -29,14 +29,14 @@ func (c conditionContext) set(key string, values ...string) {
 	}
 }
 
-// access is a request to be judged by identity policies.
+// access is a request that identity policies allow or deny.
 type access struct {
 	action   string
 	resource string
 	context  conditionContext
 }
 
-// evaluate judges an access by identity policies or boundaries.
+// evaluate evaluates an access with identity policies or boundaries.
 func evaluate(documents []document, a access) effect {
 	result := silent
 	for _, d := range documents {
@@ -54,15 +54,15 @@ func evaluate(documents []document, a access) effect {
 	return result
 }
 
-// permissions is all that limits one caller.
+// permissions is everything that limits one caller.
 type permissions struct {
 	identity []document
-	boundary *document // nil: none
-	session  *document // nil: none
-	control  *document // nil: none
+	boundary *document // nil if there is none
+	session  *document // nil if there is none
+	control  *document // nil if there is none
 }
 
-// decide judges an access. The reason is the end of AWS's sentence about it.
+// decide evaluates an access. The reason is the end of AWS's message.
 func (p permissions) decide(a access) (ok bool, reason string) {
 	identity := evaluate(p.identity, a)
 	layers := []struct {
@@ -98,15 +98,15 @@ func article(name string) string {
 	return "a " + name
 }
 
-// assumer is who asks for a role.
+// assumer is the caller that wants to assume a role.
 type assumer struct {
 	kind    string   // the kind of principal: AWS or Federated
-	names   []string // what a trust document may call it, most exact first
-	account string   // the root ARN of its account, which stands for all of its principals (AWS only)
+	names   []string // the names that a trust document may use for it, the most exact first
+	account string   // the root ARN of its account, which includes all of its principals (AWS only)
 }
 
-// evaluateTrust judges a request for a role by its trust document. Named is true where
-// an Allow statement names the assumer itself rather than its account.
+// evaluateTrust evaluates a request for a role with its trust document. named is true if
+// an Allow statement names the assumer itself and not its account.
 func evaluateTrust(d document, who assumer, action string, context conditionContext) (result effect, named bool) {
 	for _, s := range d.Statement {
 		covered, direct := s.coversPrincipal(who)
@@ -172,13 +172,13 @@ func matchesResource(patterns []string, resource string, expand expander) bool {
 	})
 }
 
-// expander replaces policy variables. It fails where the request has no such key:
+// expander replaces policy variables. It returns false if the request has no such key;
 // then the element matches nothing.
 type expander func(text string) (expanded string, ok bool)
 
 var variable = regexp.MustCompile(`\$\{([^}]*)\}`)
 
-// variables is the expander for the document; only version 2012-10-17 has any.
+// variables returns the expander for the document. Only version 2012-10-17 has variables.
 func (d document) variables(context conditionContext) expander {
 	if d.Version != "2012-10-17" {
 		return func(text string) (string, bool) { return text, true }
@@ -197,8 +197,8 @@ func (d document) variables(context conditionContext) expander {
 	}
 }
 
-// arnLike matches an ARN against a pattern, each of the six parts by itself: a wildcard
-// does not reach beyond its part. Parts that the pattern lacks are wildcards.
+// arnLike matches an ARN against a pattern, each of the six parts separately: a wildcard
+// does not match beyond its part. Parts missing in the pattern are wildcards.
 func arnLike(pattern, arn string) bool {
 	want, have := strings.SplitN(pattern, ":", 6), strings.SplitN(arn, ":", 6)
 	for i, part := range have {
@@ -209,7 +209,7 @@ func arnLike(pattern, arn string) bool {
 	return len(have) == 6
 }
 
-// glob matches text against a pattern in which * stands for any characters and ? for
+// glob matches text against a pattern, in which * means any characters and ? means
 // one.
 func glob(pattern, text string) bool {
 	for pattern != "" {

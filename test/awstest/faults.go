@@ -10,11 +10,11 @@ import (
 	"time"
 )
 
-// Fault is a way for a call to go wrong. Make your own with [Slow], [Respond] and [Fault.Times].
+// Fault is a way in which a call fails. [Slow], [Respond] and [Fault.Times] return more of them.
 type Fault struct {
 	kind  faultKind
 	delay time.Duration
-	times int // 0: always
+	times int // 0 means always
 	err   error
 }
 
@@ -33,39 +33,39 @@ const (
 
 // The faults that a Cloud can play.
 var (
-	// Refuse resets the connection before the call is looked at. For a port that
+	// Refuse resets the connection before the call is executed. For a port that
 	// refuses connections use [Cloud.StopListening].
 	Refuse = Fault{kind: refuse}
-	// Lose carries the call out and then resets the connection: the client does
-	// not learn what became of it.
+	// Lose executes the call and then resets the connection, so that the client does
+	// not learn the result.
 	Lose = Fault{kind: lose}
 	// Hang never answers.
 	Hang = Fault{kind: hang}
 	// Deny answers 403 AccessDenied.
 	Deny = Fault{kind: denied}
-	// Throttle answers as AWS does over quota: 400 Throttling, or 429 where the
+	// Throttle answers as AWS does above a quota: 400 Throttling, or 429 if the
 	// service is AMP.
 	Throttle = Fault{kind: throttle}
 	// ServerError answers 500.
 	ServerError = Fault{kind: serverError}
 )
 
-// Slow carries calls out after a delay.
+// Slow executes calls after a delay.
 func Slow(d time.Duration) Fault { return Fault{kind: slow, delay: d} }
 
-// Respond answers with an error of your choice, such as 400 IDPCommunicationError, which
-// STS gives now and then where an issuer is slow.
+// Respond answers with any error, such as 400 IDPCommunicationError, which
+// STS sometimes returns if an issuer is slow.
 func Respond(status int, code, message string) Fault {
 	return Fault{kind: respond, err: apiErr(status, code, message)}
 }
 
-// Times is the fault, but only for the first n calls.
+// Times returns the fault for the first n calls only.
 func (f Fault) Times(n int) Fault {
 	f.times = n
 	return f
 }
 
-// Injection is a fault that is in force.
+// Stop ends the fault. Calls that hang are cut off.
 type Injection struct {
 	faults  *faults
 	target  string
@@ -84,22 +84,22 @@ func (i *Injection) Stop() {
 	})
 }
 
-// Hits is how many calls the fault has struck.
+// Hits returns the number of calls that the fault has affected.
 func (i *Injection) Hits() int {
 	i.faults.mu.Lock()
 	defer i.faults.mu.Unlock()
 	return i.hits
 }
 
-// Fail makes calls to target go wrong until the injection is stopped. A target is
-// "sts:AssumeRoleWithWebIdentity", "iam:*", "aps:RemoteWrite", … with wildcards; data plane calls
-// go by the names of their permissions (aps:RemoteWrite, aps:QueryMetrics). Of
-// several faults that fit, the latest counts.
+// Fail makes calls to target fail until the injection is stopped. A target is for example
+// "sts:AssumeRoleWithWebIdentity", "iam:*" or "aps:RemoteWrite", with wildcards. Data plane calls
+// have the names of their permissions (aps:RemoteWrite, aps:QueryMetrics). If
+// several faults match, the latest one counts.
 func (c *Cloud) Fail(target string, fault Fault) *Injection {
 	return c.faults.add(&Injection{target: target, fault: fault})
 }
 
-// Fail is [Cloud.Fail] for calls that concern this account.
+// Fail does the same as [Cloud.Fail], only for calls about this account.
 func (a *Account) Fail(target string, fault Fault) *Injection {
 	return a.cloud.faults.add(&Injection{target: target, account: a.ID, fault: fault})
 }
@@ -129,7 +129,7 @@ func (f *faults) remove(i *Injection) {
 	}
 }
 
-// find is the fault that a call suffers, nil for none.
+// find returns the fault for a call; nil if there is none.
 func (f *faults) find(target, account string) *Injection {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -143,9 +143,9 @@ func (f *faults) find(target, account string) *Injection {
 	return nil
 }
 
-// strike plays the fault before the call is carried out. With an error the call ends
-// there: errReset says that the connection must be cut without an answer. After is true
-// where the connection must be cut once the call was carried out.
+// strike applies the fault before the call is executed. If it returns an error, the call ends
+// there, and errReset means that the connection must be cut without an answer. If after is true,
+// the connection must be cut after the call was executed.
 func (c *Cloud) strike(ctx context.Context, i *Injection) (after bool, err error) {
 	if i == nil {
 		return false, nil

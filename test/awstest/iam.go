@@ -9,7 +9,9 @@ import (
 	"time"
 )
 
-// iamOperations are the calls that IAM takes.
+// iamOperations are the calls of IAM that the double implements.
+// getSummary returns the account's counts and quotas that the double knows. IAM does not report
+// the quota of OIDC providers.
 var iamOperations = map[string]operation{
 	"AddClientIDToOpenIDConnectProvider":      addClientID,
 	"AttachRolePolicy":                        attachRolePolicy,
@@ -74,13 +76,13 @@ func getSummary(q *queryCall) (any, error) {
 	}}}, nil
 }
 
-// account is the caller's: IAM calls never reach beyond it.
+// account returns the caller's account. IAM calls never affect another one.
 func (q *queryCall) account() *Account { return q.caller.account }
 
-// readTime is the moment whose state IAM's reads show.
+// readTime returns the time of the state that IAM's reads show.
 func (q *queryCall) readTime() time.Time { return q.cloud.now().Add(-q.cloud.readDelay) }
 
-// authorize lets the caller do the action on the resource, or fails with AccessDenied.
+// authorize returns AccessDenied unless the caller may do the action on the resource.
 func (q *queryCall) authorize(action, resource string, context conditionContext) error {
 	all := q.cloud.contextOf(q.caller)
 	all.set("aws:RequestedRegion", q.region)
@@ -93,7 +95,7 @@ func (q *queryCall) authorize(action, resource string, context conditionContext)
 		q.caller.arn(), action, resource, reason)
 }
 
-// contextOf holds the condition keys that every call of the caller has.
+// contextOf returns the condition keys that every call of the caller has.
 func (c *Cloud) contextOf(caller *credential) conditionContext {
 	context := conditionContext{}
 	context.set("aws:PrincipalAccount", caller.account.ID)
@@ -117,8 +119,8 @@ func (c *Cloud) contextOf(caller *credential) conditionContext {
 	return context
 }
 
-// permissionsOf is what the caller may do now. What a session may do follows its role, with the
-// delay that IAM's changes have.
+// permissionsOf returns the caller's current permissions. Those of a session follow its role, with the
+// delay of IAM's changes.
 func (c *Cloud) permissionsOf(caller *credential) permissions {
 	if caller.user != nil {
 		return permissions{identity: []document{caller.user.policy}, control: caller.account.control}
@@ -126,7 +128,7 @@ func (c *Cloud) permissionsOf(caller *credential) permissions {
 	seen := c.now().Add(-c.propagation)
 	role := caller.account.roles[strings.ToLower(caller.roleName)].seen(seen)
 	if role == nil || role.id != caller.roleID {
-		return permissions{} // deleted, or another role of that name
+		return permissions{} // the role was deleted, or another role has its name
 	}
 	p := permissions{identity: slices.Collect(maps.Values(role.inline)), session: caller.sessionPolicy, control: caller.account.control}
 	for _, arn := range role.attached {
@@ -135,7 +137,7 @@ func (c *Cloud) permissionsOf(caller *credential) permissions {
 		}
 	}
 	if role.boundary != "" {
-		p.boundary = &document{} // a boundary that is gone allows nothing
+		p.boundary = &document{} // a deleted boundary allows nothing
 		if policy := caller.account.policies[role.boundary].seen(seen); policy != nil {
 			p.boundary = &policy.document
 		}
@@ -181,7 +183,7 @@ func checkTags(tags []tag) error {
 	return nil
 }
 
-// withTags is old with added ones in it, which replace those of the same key.
+// withTags returns old with the added tags, which replace those with the same key.
 func withTags(old, added []tag) []tag {
 	result := slices.Clone(old)
 	for _, t := range added {
@@ -227,7 +229,7 @@ func (c conditionContext) resourceTags(tags []tag) {
 	}
 }
 
-// boundary adds the condition key of a permissions boundary, absent where there is none.
+// boundary adds the condition key of a permissions boundary. It is absent if there is none.
 func (c conditionContext) boundary(arn string) conditionContext {
 	if arn != "" {
 		c.set("iam:PermissionsBoundary", arn)

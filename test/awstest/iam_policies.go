@@ -8,14 +8,14 @@ import (
 	"time"
 )
 
-// managedPolicy is one state of a customer managed policy, or of one of AWS's.
+// managedPolicy is one state of a customer managed policy, or of a managed policy of AWS.
 type managedPolicy struct {
 	name, path, id, arn string
 	created             time.Time
 	tags                []tag
-	// versions are those there are, oldest first; document is the default one's.
+	// versions are the existing versions, oldest first. document is that of the default version.
 	versions []policyVersion
-	made     int // versions ever made
+	made     int // the number of versions that were ever created
 	document document
 }
 
@@ -25,10 +25,10 @@ type policyVersion struct {
 	document document
 }
 
-// maxPolicyVersions is how many a policy may have.
+// maxPolicyVersions is the largest number of versions of a policy.
 const maxPolicyVersions = 5
 
-// with is the policy with one more version, which is the default.
+// with returns the policy with one more version, which becomes the default.
 func (p managedPolicy) with(d document, at time.Time) *managedPolicy {
 	p.made++
 	p.versions = append(slices.Clone(p.versions), policyVersion{"v" + strconv.Itoa(p.made), at, d})
@@ -36,10 +36,10 @@ func (p managedPolicy) with(d document, at time.Time) *managedPolicy {
 	return &p
 }
 
-// defaultID is always the newest version's here: none is made without being the default.
+// defaultID returns the newest version's id. Here every new version becomes the default.
 func (p *managedPolicy) defaultID() string { return p.versions[len(p.versions)-1].id }
 
-// awsManagedPolicies are the ones of AWS that concern AMP, as AWS publishes them.
+// awsManagedPolicies are AWS's managed policies about AMP, as AWS publishes them.
 var awsManagedPolicies = map[string]string{
 	"AmazonPrometheusRemoteWriteAccess": `{"Version":"2012-10-17","Statement":[{"Action":["aps:RemoteWrite"],"Effect":"Allow",` +
 		`"Resource":"*"}]}`,
@@ -57,8 +57,8 @@ func (a *Account) addAWSManaged(name, text string) {
 	a.policies.set(arn, p.with(d, time.Time{}), time.Time{})
 }
 
-// PutManagedPolicy creates a customer managed policy (JSON), or gives an existing one that
-// text, and returns its ARN: that is how a test sets up a permissions boundary.
+// PutManagedPolicy creates a customer managed policy (JSON), or replaces the text of an existing
+// one, and returns its ARN. Tests use it to set up a permissions boundary.
 func (a *Account) PutManagedPolicy(name, policy string) (arn string, err error) {
 	d, err := parseDocument(identityPolicy, policy)
 	if err != nil {
@@ -151,7 +151,7 @@ func createPolicy(q *queryCall) (any, error) {
 	return policyResult{a.policyXML(a.storePolicy(name, path, d, tags))}, nil
 }
 
-// openPolicy finds the managed policy that a call names and authorises the call.
+// openPolicy finds the managed policy of a call and authorises the call.
 func (q *queryCall) openPolicy() (*managedPolicy, error) {
 	arn := q.form.Get("PolicyArn")
 	p := q.account().policies[arn].latest()
@@ -327,7 +327,7 @@ func deletePolicy(q *queryCall) (any, error) {
 	return nil, nil
 }
 
-// withBoundary tells conditions the role's boundary, for the calls that widen or narrow what a role may do.
+// withBoundary adds the role's boundary as condition key, for calls that change what a role may do.
 func withBoundary(r *role, context conditionContext) { context.boundary(r.boundary) }
 
 func putRolePolicy(q *queryCall) (any, error) {
@@ -390,7 +390,7 @@ func deleteRolePolicy(q *queryCall) (any, error) {
 	})
 }
 
-// withPolicyARN tells conditions the managed policy that a call is about.
+// withPolicyARN adds the managed policy of a call as condition key.
 func (q *queryCall) withPolicyARN(r *role, context conditionContext) {
 	withBoundary(r, context)
 	context.set("iam:PolicyARN", q.form.Get("PolicyArn"))
@@ -449,7 +449,7 @@ func listAttachedRolePolicies(q *queryCall) (any, error) {
 
 func putBoundary(q *queryCall) (any, error) {
 	arn := q.form.Get("PermissionsBoundary")
-	// Here the condition key is the boundary that the call asks for.
+	// For this call, the condition key is the boundary in the request.
 	keys := func(_ *role, context conditionContext) { context.boundary(arn) }
 	return nil, q.changeRole(keys, func(r *role) error {
 		if q.account().policies[arn].latest() == nil {

@@ -8,13 +8,13 @@ import (
 	"time"
 )
 
-// A trust document names principals by ARN, but IAM remembers who they were by their unique ID: a
-// role that is deleted and made again under its old name is another principal, and a document
-// that names a deleted one shows the bare ID.
+// A trust document names principals by ARN, but IAM stores their unique IDs. So a
+// role that is deleted and created again under its old name is another principal, and a document
+// that names a deleted one shows the ID.
 
 var accountID = regexp.MustCompile(`^[0-9]{12}$`)
 
-// resolvePrincipals turns the AWS principals of a trust document into what IAM remembers.
+// resolvePrincipals replaces the AWS principals of a trust document by what IAM stores.
 func (c *Cloud) resolvePrincipals(d *document) error {
 	return d.mapAWSPrincipals(func(name string) (string, error) {
 		if accountID.MatchString(name) {
@@ -37,7 +37,7 @@ func (c *Cloud) resolvePrincipals(d *document) error {
 	})
 }
 
-// showPrincipals is the document as clients see it.
+// showPrincipals returns the document as clients see it.
 func (c *Cloud) showPrincipals(d document) document {
 	_ = d.mapAWSPrincipals(func(name string) (string, error) { // the function never fails
 		if arn := c.principalARN(name); arn != "" {
@@ -48,8 +48,8 @@ func (c *Cloud) showPrincipals(d document) document {
 	return d
 }
 
-// mapAWSPrincipals replaces the AWS principals in the document. It changes d, but
-// nothing that d shares with other documents.
+// mapAWSPrincipals replaces the AWS principals in the document. It does not change
+// anything that d shares with other documents.
 func (d *document) mapAWSPrincipals(replace func(string) (string, error)) error {
 	d.Statement = slices.Clone(d.Statement)
 	for i := range d.Statement {
@@ -82,13 +82,13 @@ func (c *Cloud) rootARN(account string) string {
 	return "arn:" + partition + ":iam::" + account + ":root"
 }
 
-// principalID is the unique ID of the user or role with that ARN, empty where there is none, or where a new role has
-// not come about yet.
+// principalID returns the unique ID of the user or role with that ARN; empty if there is none, or if a new role is
+// not visible yet.
 func (c *Cloud) principalID(arn string) string {
 	return c.findPrincipal(c.now().Add(-c.propagation), func(a, _ string) bool { return a == arn }).id
 }
 
-// principalARN is the reverse of principalID.
+// principalARN returns the ARN for an ID of principalID.
 func (c *Cloud) principalARN(id string) string {
 	return c.findPrincipal(c.now(), func(_, i string) bool { return i == id }).arn
 }

@@ -11,7 +11,7 @@ import (
 
 // provider is one version of an OpenID Connect provider.
 type provider struct {
-	url         string // without https://, byte for byte as it was given
+	url         string // without https://, byte for byte as in the request
 	arn         string
 	created     time.Time
 	clientIDs   []string
@@ -19,7 +19,7 @@ type provider struct {
 	tags        []tag
 }
 
-// issuer is the issuer that the provider stands for.
+// issuer returns the provider's issuer.
 func (p *provider) issuer() string { return "https://" + p.url }
 
 func (p *provider) clone() *provider {
@@ -32,7 +32,7 @@ var validThumbprint = regexp.MustCompile(`^[0-9a-fA-F]{40}$`)
 
 const invalidURL = "Invalid Open ID Connect Provider URL"
 
-// checkIssuer refuses what IAM does not take for an issuer.
+// checkIssuer refuses what IAM does not accept as an issuer.
 func checkIssuer(issuer string) error {
 	u, err := url.Parse(issuer)
 	switch {
@@ -71,7 +71,7 @@ func (a *Account) clientIDQuota() error {
 	return apiErrf(409, "LimitExceeded", "Cannot exceed quota for ClientIdsPerOpenIdConnectProvider: %d", a.quotas.ClientIDs)
 }
 
-// fetchThumbprint asks the issuer for its certificate where CreateOpenIDConnectProvider gives no thumbprint, as
+// fetchThumbprint reads the issuer's certificate if CreateOpenIDConnectProvider has no thumbprint, as
 // IAM does. It runs without the lock.
 func (q *queryCall) fetchThumbprint() error {
 	if len(q.form.list("ThumbprintList")) > 0 {
@@ -142,8 +142,8 @@ func createProvider(q *queryCall) (any, error) {
 	return result, nil
 }
 
-// openProvider finds the provider that a call names and authorises the call. The provider is nil
-// where there is none: not every call minds.
+// openProvider finds the provider of a call and authorises the call. The provider is nil
+// if there is none, which some calls accept.
 func (q *queryCall) openProvider(read bool, context conditionContext) (*provider, error) {
 	arn := q.form.Get("OpenIDConnectProviderArn")
 	_, key, ok := strings.Cut(arn, ":oidc-provider/")
@@ -156,7 +156,7 @@ func (q *queryCall) openProvider(read bool, context conditionContext) (*provider
 		p = timeline.seen(q.readTime())
 	}
 	if p != nil && p.arn != arn {
-		p = nil // another account's, or another partition's
+		p = nil // it belongs to another account or partition
 	}
 	if p != nil {
 		context.resourceTags(p.tags)
@@ -168,7 +168,7 @@ func (q *queryCall) noProvider() error {
 	return apiErrf(404, "NoSuchEntity", "OpenIDConnect Provider not found for arn %s", q.form.Get("OpenIDConnectProviderArn"))
 }
 
-// changeProvider opens the provider that a call names and stores what change makes of it.
+// changeProvider opens the provider of a call and stores the result of change.
 func (q *queryCall) changeProvider(context conditionContext, change func(*provider) error) error {
 	old, err := q.openProvider(false, context)
 	if err != nil {
@@ -232,8 +232,8 @@ func listProviders(q *queryCall) (any, error) {
 	}{found}, nil
 }
 
-// deleteProvider succeeds where there is nothing to delete, and minds no role that
-// refers to the provider.
+// deleteProvider also succeeds if there is nothing to delete, and does not check whether roles
+// refer to the provider.
 func deleteProvider(q *queryCall) (any, error) {
 	p, err := q.openProvider(false, conditionContext{})
 	if err == nil && p != nil {

@@ -15,7 +15,7 @@ type role struct {
 	created             time.Time
 	maxSession          int // seconds
 	trust               document
-	boundary            string // ARN, empty for none
+	boundary            string // ARN; empty if there is none
 	inline              map[string]document
 	inlineSize          map[string]int // characters that count against the quota
 	attached            []string       // ARNs
@@ -49,7 +49,7 @@ type roleXML struct {
 
 type roleResult struct{ Role roleXML }
 
-// xml is the role as GetRole shows it.
+// roleXML returns the role as GetRole shows it.
 func (c *Cloud) roleXML(r *role) roleXML {
 	x := c.roleSummaryXML(r)
 	if r.boundary != "" {
@@ -61,7 +61,7 @@ func (c *Cloud) roleXML(r *role) roleXML {
 	return x
 }
 
-// roleSummaryXML is the role as ListRoles shows it: without tags and boundary.
+// roleSummaryXML returns the role as ListRoles shows it: without tags and boundary.
 func (c *Cloud) roleSummaryXML(r *role) roleXML {
 	return roleXML{
 		Path: r.path, RoleName: r.name, RoleID: r.id, ARN: r.arn, CreateDate: iso8601(r.created),
@@ -140,8 +140,8 @@ func createRole(q *queryCall) (any, error) {
 	return roleResult{q.cloud.roleXML(r)}, nil
 }
 
-// trustDocument reads a trust policy and checks it against the quota and for principals
-// that do not exist.
+// trustDocument parses a trust policy, and checks the quota and that its principals
+// exist.
 func (q *queryCall) trustDocument(text string) (document, error) {
 	if n, limit := len([]rune(text)), q.account().quotas.TrustPolicy; n > limit {
 		return document{}, apiErrf(409, "LimitExceeded", "Cannot exceed quota for ACLSizePerRole: %d", limit)
@@ -153,8 +153,8 @@ func (q *queryCall) trustDocument(text string) (document, error) {
 	return d, q.cloud.resolvePrincipals(&d)
 }
 
-// openRole finds the role that a call names and authorises the call. Of a role that does not exist
-// IAM knows no path: a caller who may act on a path only is denied rather than told so.
+// openRole finds the role of a call and authorises the call. IAM knows no path of a role that does not exist.
+// So a caller with permissions for a path gets AccessDenied and does not learn that it does not exist.
 func (q *queryCall) openRole(read bool, keys func(*role, conditionContext)) (*role, error) {
 	a, name := q.account(), q.form.Get("RoleName")
 	if err := checkName(name, "roleName", validRoleName); err != nil {
@@ -182,7 +182,7 @@ func (q *queryCall) openRole(read bool, keys func(*role, conditionContext)) (*ro
 	return r, nil
 }
 
-// changeRole opens the role that a call names and stores what change makes of it.
+// changeRole opens the role of a call and stores the result of change.
 func (q *queryCall) changeRole(keys func(*role, conditionContext), change func(*role) error) error {
 	old, err := q.openRole(false, keys)
 	if err != nil {
@@ -231,7 +231,7 @@ func listRoles(q *queryCall) (any, error) {
 }
 
 func updateRole(q *queryCall) (any, error) {
-	// As at AWS: a duration that is left out falls back to one hour.
+	// As in AWS, a missing duration becomes one hour.
 	duration, err := q.form.number("MaxSessionDuration", 3600, 3600, 43200)
 	if err != nil {
 		return nil, err

@@ -20,7 +20,7 @@ import (
 	"github.com/go-jose/go-jose/v4"
 )
 
-// Issuer is an issuer that STS can reach under its real-looking URL.
+// Issuer is an issuer that STS can reach under its realistic URL.
 type Issuer struct {
 	// URL is the issuer, byte for byte as in its tokens.
 	URL string
@@ -36,11 +36,11 @@ type Issuer struct {
 
 // RegisterIssuer makes the issuer (https://host/path, no port; a trailing slash is significant)
 // reachable for STS and IAM: its host gets a local HTTPS server with a certificate for that
-// name. No name is ever looked up, so a host that is not registered cannot be reached.
+// name. Names are never resolved, so a host that is not registered cannot be reached.
 //
-// The handler gets the requests below the issuer's path, with that path taken off: it serves
-// /.well-known/openid-configuration and the keys. [Signer] is one, and [Upstream]. Several issuers may share a host;
-// they then share its CA.
+// The handler gets the requests below the issuer's path, without that path. It must serve
+// /.well-known/openid-configuration and the keys, as [Signer] and [Upstream] do. Several issuers may share a host
+// and then share its CA.
 func (c *Cloud) RegisterIssuer(issuer string, handler http.Handler, ca CA) (*Issuer, error) {
 	if err := checkIssuer(issuer); err != nil {
 		return nil, fmt.Errorf("issuer %q: %w (https, no port, no query)", issuer, err)
@@ -65,21 +65,21 @@ func (c *Cloud) authority(ca CA) *authority {
 	return c.public
 }
 
-// Thumbprint is what belongs in a provider's thumbprint list: the SHA-1 of the certificate at the end of
-// the chain that the issuer presents.
+// Thumbprint returns the value for a provider's thumbprint list: the SHA-1 of the certificate at the end of
+// the issuer's chain.
 func (i *Issuer) Thumbprint() string { return thumbprint(i.host.authority.certificate) }
 
-// CA is the certificate, in PEM, at the end of the chain that the issuer presents.
+// CA returns the PEM certificate at the end of the issuer's chain.
 func (i *Issuer) CA() []byte { return i.host.authority.pem() }
 
-// Fetches is how many requests the issuer has had.
+// Fetches returns the number of requests to the issuer.
 func (i *Issuer) Fetches() int {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	return i.fetches
 }
 
-// Fail makes requests to the issuer go wrong until the injection is stopped.
+// Fail makes requests to the issuer fail until the injection is stopped.
 func (i *Issuer) Fail(fault Fault) *Injection {
 	return i.cloud.faults.add(&Injection{target: i.target(), fault: fault})
 }
@@ -102,11 +102,11 @@ func (i *Issuer) serve(w http.ResponseWriter, r *http.Request) {
 	http.StripPrefix(i.path, i.handler).ServeHTTP(w, r)
 }
 
-// Upstream is a handler for [Cloud.RegisterIssuer] that hands requests on to the server at
-// base, such as a kube-apiserver, through the transport (nil: the default one) and with the
+// Upstream returns a handler for [Cloud.RegisterIssuer] that passes requests to the server at
+// base, such as a kube-apiserver, through the transport (nil means the default one) and with the
 // bearer token, if there is one. A kube-apiserver serves the discovery document and the keys
-// at /.well-known/openid-configuration and /openid/v1/jwks; the jwks_uri in its document is what
-// its flag --service-account-jwks-uri says, which must be below the issuer here, without a double slash.
+// at /.well-known/openid-configuration and /openid/v1/jwks. The jwks_uri in its document is the value of
+// its flag --service-account-jwks-uri, which must be below the issuer here, without a double slash.
 func Upstream(base *url.URL, transport http.RoundTripper, bearer string) http.Handler {
 	return &httputil.ReverseProxy{
 		Transport: transport,
@@ -133,7 +133,7 @@ type issuerHost struct {
 func (h *issuerHost) add(i *Issuer) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	// The same issuer again replaces the old one: a cluster made anew.
+	// The same issuer again replaces the old one, as for a cluster that was created again.
 	h.issuers = slices.DeleteFunc(h.issuers, func(o *Issuer) bool { return o.path == i.path })
 	h.issuers = append(h.issuers, i)
 	slices.SortFunc(h.issuers, func(a, b *Issuer) int { return len(b.path) - len(a.path) })
@@ -155,7 +155,7 @@ func (h *issuerHost) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	issuer.serve(w, r)
 }
 
-// fetcher is the part of STS and IAM that talks to issuers.
+// fetcher is the part of STS and IAM that reads issuers.
 type fetcher struct {
 	public *x509.CertPool
 
@@ -172,10 +172,10 @@ type cachedKeys struct {
 const (
 	// fetchTimeout is how long STS waits for an issuer.
 	fetchTimeout = 5 * time.Second
-	// keysLifetime is how long STS trusts keys without asking again. AWS does not
-	// publish its own figure.
+	// keysLifetime is how long STS uses keys without reading them again. AWS does not
+	// publish its value.
 	keysLifetime = 10 * time.Second
-	// maxDocument is the most STS reads of a discovery document or key set, in bytes.
+	// maxDocument is the limit of a discovery document or key set, in bytes.
 	maxDocument = 1 << 20
 )
 
@@ -191,7 +191,7 @@ func (f *fetcher) close() {
 	}
 }
 
-// host is the server of that name, started on first use.
+// host returns the server with that name, and starts it on first use.
 func (f *fetcher) host(name string, a *authority) (*issuerHost, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -217,7 +217,7 @@ func (f *fetcher) host(name string, a *authority) (*issuerHost, error) {
 	return h, nil
 }
 
-// dial connects to the server that stands for host:port.
+// dial connects to the server for host:port.
 func (f *fetcher) dial(ctx context.Context, network, address string) (net.Conn, error) {
 	name, port, err := net.SplitHostPort(address)
 	if err != nil {
@@ -233,11 +233,11 @@ func (f *fetcher) dial(ctx context.Context, network, address string) (net.Conn, 
 	return d.DialContext(ctx, network, h.listener.Addr().String())
 }
 
-// errThumbprint says that a certificate is vouched for neither by a public CA nor by a thumbprint.
+// errThumbprint means that neither a public CA nor a thumbprint confirms a certificate.
 var errThumbprint = errors.New("certificate does not match a configured thumbprint")
 
-// verify checks a server's certificate as AWS does: public CAs need no thumbprint, any other
-// chain counts if the provider lists the thumbprint of its last certificate.
+// verify checks a server's certificate as AWS does. Public CAs need no thumbprint. Any other
+// chain is valid if the provider lists the thumbprint of its last certificate.
 func (f *fetcher) verify(state tls.ConnectionState, thumbprints []string) error {
 	chain := state.PeerCertificates
 	options := x509.VerifyOptions{DNSName: state.ServerName, Roots: f.public, Intermediates: x509.NewCertPool()}
@@ -259,7 +259,7 @@ func (f *fetcher) verify(state tls.ConnectionState, thumbprints []string) error 
 	return nil
 }
 
-// client fetches over HTTPS from issuers whose certificate verify accepts.
+// client returns a client for issuers with a certificate that verify accepts.
 func (f *fetcher) client(verify func(tls.ConnectionState) error) *http.Client {
 	return &http.Client{
 		Timeout: fetchTimeout,
@@ -268,7 +268,7 @@ func (f *fetcher) client(verify func(tls.ConnectionState) error) *http.Client {
 			DisableKeepAlives: true,
 			TLSClientConfig: &tls.Config{
 				MinVersion:         tls.VersionTLS12,
-				InsecureSkipVerify: true, // VerifyConnection does it
+				InsecureSkipVerify: true, // VerifyConnection verifies
 				VerifyConnection:   verify,
 			},
 		},
@@ -293,8 +293,8 @@ func (f *fetcher) topThumbprint(ctx context.Context, issuer string) (string, err
 	return top, response.Body.Close()
 }
 
-// keys are the issuer's public keys. Those from the cache serve until they expire, unless
-// fresh asks for new ones.
+// keys returns the issuer's public keys. It uses the cache until that expires, unless
+// fresh is true.
 func (f *fetcher) keys(ctx context.Context, p *provider, now time.Time, fresh bool) (jose.JSONWebKeySet, error) {
 	id := p.arn + " " + strings.Join(p.thumbprints, " ")
 	f.mu.Lock()

@@ -12,21 +12,22 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 )
 
-// Kept is a sample that a remote write request brought.
+// Kept is a sample from a remote write request.
 type Kept struct {
 	Sample
-	// Stored: the workspace took it. A request that is refused for one of its samples stores the others.
+	// Stored is true if the workspace accepted it. If a request is refused because of one sample, the others are
+	// stored.
 	Stored bool
-	// Status is the HTTP status with which the request was answered; 0 where the
+	// Status is the HTTP status of the answer; 0 if the
 	// connection was cut.
 	Status int
-	// Code is the error's, such as AccessDeniedException; empty for success.
+	// Code is the error's code, such as AccessDeniedException; empty for success.
 	Code string
 }
 
-// Kept is every sample of the metric, of those that [Options.Keep] names, that remote write
-// requests brought to the workspace (its ID) so far: those that were refused too, and the
-// same one as often as it came.
+// Kept returns every sample of the metric that remote write requests have sent to the workspace
+// (its ID) so far. [Options.Keep] must name the metric. Refused samples are included, and a
+// repeated sample is included each time.
 func (c *Cloud) Kept(workspace, metric string) []Kept {
 	c.kept.mu.Lock()
 	defer c.kept.mu.Unlock()
@@ -37,12 +38,12 @@ func (c *Cloud) Kept(workspace, metric string) []Kept {
 type keeper struct {
 	mu      sync.Mutex
 	samples map[string][]Kept
-	// newest is the latest sample that was taken of each series, by workspace and labels.
+	// newest is the latest accepted sample of each series, by workspace and labels.
 	newest map[string]Sample
 }
 
-// take checks the samples as the store of a workspace does, where there is none: a series only grows.
-// It returns which of them it took, and an error if that is not all.
+// take checks the samples as a workspace's store does, if there is no Prometheus: times in a series must grow.
+// It returns which of them it accepted, and an error if it did not accept all.
 func (k *keeper) take(workspace string, samples []Sample) (stored []bool, refused error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -65,9 +66,9 @@ func (k *keeper) take(workspace string, samples []Sample) (stored []bool, refuse
 	return stored, refused
 }
 
-// add keeps the samples of a request that has been answered.
+// add stores the samples of a request after it was answered.
 func (k *keeper) add(a *ampCall, metrics []string) {
-	samples, _ := samplesOf(a.body, metrics) // a body that cannot be read has none
+	samples, _ := samplesOf(a.body, metrics) // a body that cannot be parsed has none
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if k.samples == nil {

@@ -9,9 +9,9 @@ import (
 	"testing"
 )
 
-// StartProxy serves an HTTP proxy that leads each CONNECT request to TLSURL, whatever host the request names. So a client
-// reaches the double under AWS's own host names, and the double checks the region of each signature. It returns the
-// proxy's URL. The proxy stops when the test ends.
+// StartProxy serves an HTTP proxy that connects each CONNECT request to TLSURL, whatever host the request names. So a
+// client reaches the double under AWS's own host names, and the double checks the region of each signature. It returns
+// the proxy's URL. The proxy stops when the test ends.
 func (c *Cloud) StartProxy(tb testing.TB) string {
 	tb.Helper()
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

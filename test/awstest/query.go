@@ -30,7 +30,7 @@ func apiErrf(status int, code, format string, args ...any) error {
 	return apiErr(status, code, fmt.Sprintf(format, args...))
 }
 
-// asAPIError is err itself, or an internal failure where the double went wrong.
+// asAPIError returns err itself, or an internal failure if the double has an error.
 func asAPIError(err error) *apiError {
 	if e, ok := errors.AsType[*apiError](err); ok {
 		return e
@@ -38,13 +38,13 @@ func asAPIError(err error) *apiError {
 	return &apiError{http.StatusInternalServerError, "InternalFailure", err.Error()}
 }
 
-// invalid is the error for a parameter that breaks its constraint.
+// invalid returns the error for a parameter that breaks its constraint.
 func invalid(value, parameter, constraint string) error {
 	return apiErrf(400, "ValidationError",
 		"1 validation error detected: Value '%s' at '%s' failed to satisfy constraint: %s", value, parameter, constraint)
 }
 
-// form is the parameters of a call.
+// form holds the parameters of a call.
 type form struct{ url.Values }
 
 // list reads Name.member.1, Name.member.2, …
@@ -71,8 +71,8 @@ func (f form) tags() []tag {
 	}
 }
 
-// number reads an integer between lowest and highest; missing is what stands for an
-// absent one.
+// number reads an integer between lowest and highest. missing is the value of an
+// absent parameter.
 func (f form) number(name string, missing, lowest, highest int) (int, error) {
 	text := f.Get(name)
 	if text == "" {
@@ -91,7 +91,7 @@ func (f form) number(name string, missing, lowest, highest int) (int, error) {
 	return n, nil
 }
 
-// page is the part of a list that a call asks for, by Marker and MaxItems.
+// page is the part of a list that a call requests with Marker and MaxItems.
 type page struct {
 	IsTruncated bool
 	Marker      string `xml:",omitempty"`
@@ -120,7 +120,7 @@ func paginate[T any](f form, items []T) ([]T, page, error) {
 	return items[start:end], page{true, base64.RawURLEncoding.EncodeToString([]byte(strconv.Itoa(end)))}, nil
 }
 
-// namespaces of the answers, by service.
+// namespaces are the XML namespaces of the answers, by service.
 var namespaces = map[string]string{
 	"iam": "https://iam.amazonaws.com/doc/2010-05-08/",
 	"sts": "https://sts.amazonaws.com/doc/2011-06-15/",
@@ -130,7 +130,7 @@ type responseMetadata struct {
 	RequestID string `xml:"RequestId"`
 }
 
-// writeResult answers a call. A nil result is left out.
+// writeResult writes the answer of a call. A nil result is left out.
 func writeResult(w http.ResponseWriter, service, action string, result any) error {
 	w.Header().Set("Content-Type", "text/xml")
 	e := xml.NewEncoder(w)
@@ -156,7 +156,7 @@ func writeResult(w http.ResponseWriter, service, action string, result any) erro
 	return e.Close()
 }
 
-// writeError answers a call that failed.
+// writeError writes the answer of a failed call.
 func writeError(w http.ResponseWriter, service string, err *apiError) error {
 	type detail struct{ Type, Code, Message string }
 	answer := struct {
@@ -176,7 +176,7 @@ func writeError(w http.ResponseWriter, service string, err *apiError) error {
 	return xml.NewEncoder(w).Encode(answer)
 }
 
-// iso8601 is a time as IAM and STS write it.
+// iso8601 is a time in the format of IAM and STS.
 type iso8601 time.Time
 
 // MarshalText implements encoding.TextMarshaler.
@@ -184,12 +184,12 @@ func (t iso8601) MarshalText() ([]byte, error) {
 	return []byte(time.Time(t).UTC().Format("2006-01-02T15:04:05Z")), nil
 }
 
-// encodedPolicy is a policy as IAM gives it back: percent-encoded (RFC 3986).
+// encodedPolicy returns a policy as IAM returns it: percent-encoded (RFC 3986).
 func encodedPolicy(text string) string {
 	return strings.ReplaceAll(url.QueryEscape(text), "+", "%20")
 }
 
-// packedSize is the share, in percent, that a session policy takes of its space.
+// packedSize returns the share of its space, in percent, that a session policy uses.
 func packedSize(text string) int { return min(100, 1+len(text)*100/2048) }
 
 func sha256Sum(b []byte) []byte {

@@ -8,36 +8,36 @@ import (
 
 // Call is the record of one call.
 type Call struct {
-	Time    time.Time // on the clock of the double
+	Time    time.Time // by the double's clock
 	Service string    // iam, sts, aps, s3
-	// Action is the API's name for it (AssumeRoleWithWebIdentity, CreateRole), or for the data plane
-	// of AMP the name of the permission (RemoteWrite, QueryMetrics).
+	// Action is the API's name of the call (AssumeRoleWithWebIdentity, CreateRole). For the data plane
+	// of AMP it is the name of the permission (RemoteWrite, QueryMetrics).
 	Action string
-	// Account is the account concerned: the role's for STS, the workspace's for AMP.
+	// Account is the role's account for STS, and the workspace's for AMP.
 	Account string
-	// Principal is the ARN of the caller, empty where it is not known.
+	// Principal is the caller's ARN; empty if it is not known.
 	Principal string
-	// Code is the error's, empty for success.
+	// Code is the error's code; empty for success.
 	Code string
-	// Message is the error's.
+	// Message is the error's message.
 	Message string
-	// Status is the HTTP status, 0 where the connection was cut.
+	// Status is the HTTP status; 0 if the connection was cut.
 	Status int
 }
 
 // Write is the record of one remote write request.
 type Write struct {
-	Time        time.Time // on the clock of the double
+	Time        time.Time // by the double's clock
 	Workspace   string    // the workspace's ID
-	Status      int       // the HTTP status; 0 where the connection was cut
+	Status      int       // the HTTP status; 0 if the connection was cut
 	Reason      string    // why it was refused; empty for success
 	AccessKeyID string    // the signer's, whether or not it is valid
-	SessionName string    // of the session that signed; empty where that is not known
+	SessionName string    // of the session that signed; empty if that is not known
 	Bytes       int       // of the body as sent, compressed
-	Samples     int       // samples and histograms in it; 0 where it was refused before it was read
+	Samples     int       // samples and histograms in it; 0 if it was refused before it was parsed
 }
 
-// Stored is true for a write whose samples were kept.
+// Stored reports whether the write's samples were stored.
 func (w Write) Stored() bool { return w.Status/100 == 2 }
 
 type records struct {
@@ -46,14 +46,14 @@ type records struct {
 	writes []Write
 }
 
-// Calls is the record of all calls so far, in the order in which they ended.
+// Calls returns all calls so far, in the order in which they ended.
 func (c *Cloud) Calls() []Call {
 	c.records.mu.Lock()
 	defer c.records.mu.Unlock()
 	return slices.Clone(c.records.calls)
 }
 
-// Writes is the record of the remote write requests to the workspace (its ID) so far, in the
+// Writes returns the remote write requests to the workspace (its ID) so far, in the
 // order in which they ended.
 func (c *Cloud) Writes(workspace string) []Write {
 	c.records.mu.Lock()

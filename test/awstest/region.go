@@ -6,7 +6,7 @@ import (
 	"strings"
 )
 
-// globalRegions are the regions that a partition's global endpoints take signatures for.
+// globalRegions are the regions that a partition's global endpoints accept in signatures.
 var globalRegions = map[string]string{"aws": "us-east-1", "aws-us-gov": "us-gov-west-1", "aws-cn": "cn-north-1"}
 
 // partitionOf returns the partition that a region belongs to.
@@ -23,7 +23,7 @@ func partitionOf(region string) string {
 }
 
 // checkRegion refuses a call of IAM or STS that is signed for another region than its endpoint's. The endpoint is the
-// host that the client asked for. A host that AWS did not name takes any region of the partition.
+// host that the client asked for. A host that AWS did not name accepts any region of the partition.
 func checkRegion(r *http.Request, service, region, partition string) error {
 	want := endpointRegion(r.Host, service)
 	if region == want || want == "" && partitionOf(region) == partition {
@@ -32,7 +32,7 @@ func checkRegion(r *http.Request, service, region, partition string) error {
 	return apiErr(http.StatusForbidden, "SignatureDoesNotMatch", "Credential should be scoped to a valid region.")
 }
 
-// endpointRegion returns the region of an endpoint of the service, and "" for a host that is none.
+// endpointRegion returns the region of an endpoint of the service; empty for a host that is not an endpoint.
 // https://docs.aws.amazon.com/general/latest/gr/sts.html, …/iam-service.html
 func endpointRegion(host, service string) string {
 	if name, _, err := net.SplitHostPort(host); err == nil {

@@ -12,11 +12,11 @@ import (
 	"time"
 )
 
-// S3, as far as publishing an issuer needs it: objects of a bucket are read and
-// written, on condition or not, by the path style of addressing.
+// The part of S3 that publishing an issuer needs: objects of a bucket are read and
+// written, with or without conditions, with path-style addressing.
 
-// Bucket is an S3 bucket. It serves what it holds to everybody: a test gives it
-// to [Cloud.RegisterIssuer] where the bucket is the issuer's host.
+// Bucket is an S3 bucket. As an [http.Handler] it serves its content to everybody. A test passes it
+// to [Cloud.RegisterIssuer] if the bucket is the issuer's host.
 type Bucket struct {
 	Name   string
 	Region string
@@ -28,7 +28,7 @@ type Bucket struct {
 	writes  []string
 }
 
-// Object is what a bucket holds under a key.
+// Object is the content of a bucket under a key.
 type Object struct {
 	Data                      []byte
 	ContentType, CacheControl string
@@ -40,8 +40,8 @@ func (o Object) tag() string {
 	return `"` + hex.EncodeToString(sum[:]) + `"`
 }
 
-// CreateBucket makes a bucket. Names are unique among all accounts; the test
-// chooses one that is not taken.
+// CreateBucket creates a bucket. Names are unique among all accounts, so the test must
+// choose a new one.
 func (a *Account) CreateBucket(region, name string) *Bucket {
 	a.cloud.mu.Lock()
 	defer a.cloud.mu.Unlock()
@@ -50,7 +50,7 @@ func (a *Account) CreateBucket(region, name string) *Bucket {
 	return b
 }
 
-// Object is what the bucket holds under the key.
+// Object returns the content of the bucket under the key.
 func (b *Bucket) Object(key string) (o Object, found bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -58,22 +58,22 @@ func (b *Bucket) Object(key string) (o Object, found bool) {
 	return o, found
 }
 
-// Put writes an object behind everybody's back.
+// Put writes an object without a call of the API.
 func (b *Bucket) Put(key string, o Object) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.objects[key] = o
 }
 
-// Writes are the keys that were written through the API, in order.
+// Writes returns the keys that were written through the API, in order.
 func (b *Bucket) Writes() []string {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return append([]string(nil), b.writes...)
 }
 
-// Public serves the objects below a prefix to everybody, as a bucket does whose
-// policy lets the world read them.
+// Public serves the objects below a prefix to everybody, like a bucket with a
+// policy that allows public reads.
 func (b *Bucket) Public(prefix string) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		key := strings.Trim(prefix+r.URL.Path, "/")
@@ -92,10 +92,10 @@ func (o Object) serve(w http.ResponseWriter) {
 		}
 	}
 	w.Header().Set("Last-Modified", o.Modified.UTC().Format(http.TimeFormat))
-	_, _ = w.Write(o.Data) // the client went away
+	_, _ = w.Write(o.Data) // an error means that the client disconnected
 }
 
-// isS3 tells a call to S3 by what it is signed for.
+// isS3 reports whether a call is signed for S3.
 func isS3(r *http.Request) bool {
 	s, ok := parseSignature(r.Header.Get("Authorization"))
 	return ok && s.service == "s3"
@@ -174,7 +174,7 @@ func (c *Cloud) answerS3(r *http.Request, body []byte, record *Call) (cut bool, 
 		case exists:
 			return cut, found, nil
 		case !may("s3:ListBucket", name):
-			// Who may not list is not told what there is.
+			// A caller without the right to list must not learn which objects exist.
 			return cut, o, errS3Denied
 		}
 		return cut, o, apiErr(http.StatusNotFound, "NoSuchKey", "The specified key does not exist.")
@@ -216,7 +216,7 @@ func writeS3Error(w http.ResponseWriter, e *apiError) {
 		Code, Message string
 	}{Code: e.Code, Message: e.Message})
 	if err != nil {
-		panic(err) // strings always marshal
+		panic(err) // cannot happen: strings always marshal
 	}
-	_, _ = fmt.Fprintf(w, "%s%s", xml.Header, text) // the client went away
+	_, _ = fmt.Fprintf(w, "%s%s", xml.Header, text) // an error means that the client disconnected
 }

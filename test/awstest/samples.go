@@ -10,10 +10,10 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 )
 
-// maxSampleAge is how old a sample may be that AMP takes.
+// maxSampleAge is the age of the oldest sample that AMP accepts.
 const maxSampleAge = time.Hour
 
-// batch is what the double wants to know about a remote write request.
+// batch is what the double reads of a remote write request.
 type batch struct {
 	samples int // samples and histograms
 	oldest  time.Time
@@ -29,7 +29,7 @@ const (
 	histogramTimestamp protowire.Number = 15
 )
 
-// readBatch looks into the compressed body of a remote write request.
+// readBatch parses the compressed body of a remote write request.
 func readBatch(body []byte) (batch, error) {
 	b := batch{oldest: time.UnixMilli(math.MaxInt64)}
 	err := EachSample(body, func(at int64) {
@@ -71,7 +71,7 @@ func EachSample(body []byte, visit func(at int64)) error {
 	})
 }
 
-// eachField calls visit with each field of a message: its bytes, or its value where it is a number.
+// eachField calls visit with each field of a message: its bytes, or its value if it is a number.
 func eachField(message []byte, visit func(field protowire.Number, content []byte, value uint64) error) error {
 	for len(message) > 0 {
 		field, kind, n := protowire.ConsumeTag(message)
@@ -104,7 +104,7 @@ func eachField(message []byte, visit func(field protowire.Number, content []byte
 
 var errSnappy = errors.New("the body is not snappy")
 
-// maxUnsnapped is the largest request that is unpacked, in bytes.
+// maxUnsnapped is the size of the largest request after decompression, in bytes.
 const maxUnsnapped = 64 << 20
 
 // unsnap decodes a snappy block.
@@ -159,7 +159,7 @@ func unsnap(in []byte) ([]byte, error) {
 		if number == 0 || number > len(out) || uint64(len(out)+length) > size {
 			return nil, errSnappy
 		}
-		for range length { // a copy may reach into what it writes
+		for range length { // a copy may overlap the part that it writes
 			out = append(out, out[len(out)-number])
 		}
 	}

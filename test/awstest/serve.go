@@ -8,7 +8,7 @@ import (
 	"strings"
 )
 
-// maxBody is the most that a request may carry, in bytes: AMP takes 1 MB of compressed
+// maxBody is the largest body of a request, in bytes. AMP accepts 1 MB of compressed
 // samples, IAM and STS much less.
 const maxBody = 4 << 20
 
@@ -31,18 +31,18 @@ func (c *Cloud) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// apiVersions tells the services of the query protocol apart.
+// apiVersions identifies the services of the query protocol.
 var apiVersions = map[string]string{"2010-05-08": "iam", "2011-06-15": "sts"}
 
-// queryCall is a call to IAM or STS on its way.
+// queryCall is a call to IAM or STS in progress.
 type queryCall struct {
 	cloud  *Cloud
 	r      *http.Request
 	form   form
-	caller *credential // nil where the call is unsigned
-	region string      // that the call is signed for
+	caller *credential // nil if the call is unsigned
+	region string      // the region in the signature
 	record *Call
-	// fetchedThumbprint is that of the issuer that CreateOpenIDConnectProvider names, where the call gives none.
+	// fetchedThumbprint is the issuer's thumbprint for a CreateOpenIDConnectProvider without one.
 	fetchedThumbprint string
 }
 
@@ -51,7 +51,7 @@ func (c *Cloud) serveQuery(w http.ResponseWriter, r *http.Request, body []byte) 
 	if err != nil {
 		parameters = url.Values{}
 	}
-	// AWS takes the parameters in the URL, too; vmagent's own client has them there.
+	// AWS also accepts parameters in the URL, where vmagent's own client writes them.
 	for name, values := range r.URL.Query() {
 		parameters[name] = append(parameters[name], values...)
 	}
@@ -68,19 +68,19 @@ func (c *Cloud) serveQuery(w http.ResponseWriter, r *http.Request, body []byte) 
 		call.record.Status = 0
 	}
 	call.record.Time = c.Now()
-	// Recorded before it is answered: who has the answer finds the record.
+	// Record it before the answer, so that a client with the answer finds the record.
 	c.recordCall(*call.record)
 	switch {
 	case cut:
 		reset(w)
 	case err != nil:
-		_ = writeError(w, call.record.Service, asAPIError(err)) // the client went away
+		_ = writeError(w, call.record.Service, asAPIError(err)) // an error means that the client disconnected
 	default:
 		_ = writeResult(w, call.record.Service, call.record.Action, result)
 	}
 }
 
-// answer carries the call out. Cut is true where the client must get no answer.
+// answer executes the call. If cut is true, the client must get no answer.
 func (q *queryCall) answer(body []byte) (cut bool, result any, err error) {
 	service, action := q.record.Service, q.record.Action
 	cut, err = q.cloud.strike(q.r.Context(), q.cloud.faults.find(service+":"+action, q.record.Account))
@@ -122,10 +122,10 @@ func (q *queryCall) answer(body []byte) (cut bool, result any, err error) {
 	return cut, result, err
 }
 
-// operation carries a signed call out, under the lock. A nil result is an answer without one.
+// operation executes a signed call, under the lock. With a nil result the answer has no result.
 type operation func(*queryCall) (any, error)
 
-// accountOf is the account that a call concerns, as far as it can be told before the call is
+// accountOf returns the account of a call before the call is
 // verified: the role's, or else the signer's.
 func (c *Cloud) accountOf(r *http.Request, roleARN string) string {
 	if parts := strings.Split(roleARN, ":"); len(parts) > 5 {
@@ -140,7 +140,7 @@ func (c *Cloud) accountOf(r *http.Request, roleARN string) string {
 	return ""
 }
 
-// queryAuthError is the error of IAM and STS for a request that is not authentic.
+// queryAuthError returns the error of IAM and STS for a request that is not authentic.
 func queryAuthError(failure authFailure, message string) error {
 	switch failure {
 	case missingToken:

@@ -17,8 +17,8 @@ import (
 	"github.com/go-jose/go-jose/v4"
 )
 
-// Signer is an issuer with keys of its own: it signs tokens, and is the handler that
-// publishes its keys. For tests that need no cluster.
+// Signer is an issuer with its own keys. It signs tokens, and it is the handler that
+// publishes its keys. It is for tests without a cluster.
 type Signer struct {
 	// Issuer is its URL.
 	Issuer string
@@ -26,17 +26,17 @@ type Signer struct {
 	algorithm jose.SignatureAlgorithm
 
 	mu   sync.Mutex
-	keys []jose.JSONWebKey // private, the signing one last
+	keys []jose.JSONWebKey // private keys, the signing one last
 }
 
-// NewSigner makes an issuer with a fresh key for the algorithm (RS256 to RS512, ES256 to ES512).
+// NewSigner returns an issuer with a new key for the algorithm (RS256 to RS512, ES256 to ES512).
 func NewSigner(issuer string, algorithm jose.SignatureAlgorithm) *Signer {
 	s := &Signer{Issuer: issuer, algorithm: algorithm}
 	s.Rotate(0)
 	return s
 }
 
-// Rotate makes a new signing key and keeps publishing the last n older ones.
+// Rotate creates a new signing key, and continues to publish the last n older ones.
 func (s *Signer) Rotate(n int) {
 	key := jose.JSONWebKey{Key: newKey(s.algorithm), KeyID: randomID(12), Algorithm: string(s.algorithm), Use: "sig"}
 	s.mu.Lock()
@@ -57,12 +57,12 @@ func newKey(algorithm jose.SignatureAlgorithm) crypto.Signer {
 		key, err = rsa.GenerateKey(rand.Reader, 2048)
 	}
 	if err != nil {
-		panic(err) // crypto/rand never fails
+		panic(err) // cannot happen: crypto/rand never fails
 	}
 	return key
 }
 
-// Claims are the claims that a Kubernetes token of that subject and audience has, valid
+// Claims returns the claims of a Kubernetes token with that subject and audience, valid
 // for an hour from now.
 func (s *Signer) Claims(subject, audience string) map[string]any {
 	now := time.Now()
@@ -72,12 +72,12 @@ func (s *Signer) Claims(subject, audience string) map[string]any {
 	}
 }
 
-// Token is a signed token of [Signer.Claims].
+// Token returns a signed token with [Signer.Claims].
 func (s *Signer) Token(subject, audience string) string {
 	return s.Sign(s.Claims(subject, audience))
 }
 
-// Sign is a token of exactly these claims. It panics on claims that JSON does not know.
+// Sign returns a token with exactly these claims. It panics on claims that JSON cannot encode.
 func (s *Signer) Sign(claims map[string]any) string {
 	s.mu.Lock()
 	key := s.keys[len(s.keys)-1]
@@ -101,7 +101,7 @@ func (s *Signer) Sign(claims map[string]any) string {
 	return token
 }
 
-// ServeHTTP implements [http.Handler]: the discovery document and the public keys, at the
+// ServeHTTP implements [http.Handler]. It serves the discovery document and the public keys at the
 // paths that a kube-apiserver uses.
 func (s *Signer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	var answer any
@@ -127,5 +127,5 @@ func (s *Signer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	w.Header().Set("Content-Type", "application/json")
-	_ = json.NewEncoder(w).Encode(answer) // the client went away
+	_ = json.NewEncoder(w).Encode(answer) // an error means that the client disconnected
 }

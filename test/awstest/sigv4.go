@@ -13,8 +13,8 @@ import (
 	"time"
 )
 
-// Signature Version 4, from the receiver's side: the request is signed again, over exactly
-// the headers that the client signed, and the two signatures are compared.
+// Signature Version 4, on the receiver's side: the double signs the request again, over exactly
+// the headers that the client signed, and compares the two signatures.
 // https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-create-signed-request.html
 
 const (
@@ -23,7 +23,7 @@ const (
 	maxClockSkew     = 5 * time.Minute
 )
 
-// authFailure is why a request is not authentic. Services have their own codes for it.
+// authFailure is why a request is not authentic. Each service has its own code for it.
 type authFailure int
 
 const (
@@ -68,8 +68,8 @@ func parseSignature(header string) (s signature, ok bool) {
 	return s, s.accessKeyID != "" && len(s.headers) > 0 && s.mac != ""
 }
 
-// authenticate finds who signed the request. Whoever it is, it is told in the
-// credential; why not, in the failure and its message.
+// authenticate finds out who signed the request. It returns the credential, or a
+// failure with its message.
 func (c *Cloud) authenticate(r *http.Request, body []byte, service string) (*credential, signature, authFailure, string) {
 	header := r.Header.Get("Authorization")
 	if header == "" {
@@ -102,8 +102,8 @@ func (c *Cloud) authenticate(r *http.Request, body []byte, service string) (*cre
 	return credential, s, 0, ""
 }
 
-// stale says what is wrong with the time of signing. Clients sign with the real
-// clock, wherever the double's own was moved.
+// stale returns what is wrong with the time of signing. Clients sign by the real
+// clock, even if the double's clock was moved.
 func (s signature) stale(date string) string {
 	signed, err := time.Parse(signingTime, date)
 	if err != nil || !strings.HasPrefix(date, s.date) {
@@ -121,10 +121,10 @@ func (s signature) stale(date string) string {
 	return ""
 }
 
-// coversWhatItMust reports whether the headers that AWS insists on are signed. S3 wants each x-amz- header signed. The
-// other services take a session token that was added after the request was signed, as AWS's own test suite of
-// signatures has it ("post-sts-header-after"); vmagent's signer does that. The token needs no signature: it is
-// compared with that of the access key, and the key's secret signs.
+// coversWhatItMust reports whether all headers that AWS requires are signed. S3 requires each
+// x-amz- header. The other services accept a session token that is not signed, as in the case
+// "post-sts-header-after" of AWS's test suite for signatures; vmagent's signer sends such requests.
+// The token needs no signature, because it is compared with the token of the access key.
 func (s signature) coversWhatItMust(r *http.Request) bool {
 	must := []string{"host", "x-amz-date"}
 	if s.service == "s3" {
@@ -137,13 +137,13 @@ func (s signature) coversWhatItMust(r *http.Request) bool {
 	return !slices.ContainsFunc(must, func(name string) bool { return !slices.Contains(s.headers, name) })
 }
 
-// coversBody is false where S3, which goes by the hash that the client sends,
-// is sent another body's, or none.
+// coversBody reports whether the hash for S3 is that of the body. S3 uses the hash that the client
+// sends.
 func (s signature) coversBody(r *http.Request, body []byte) bool {
 	return s.service != "s3" || r.Header.Get("X-Amz-Content-Sha256") == hex.EncodeToString(sha256Sum(body))
 }
 
-// sign is the signature, in hex, that the request should carry.
+// sign returns the signature, in hex, that the request should have.
 func (s signature) sign(r *http.Request, body []byte, secret string) string {
 	var canonical strings.Builder
 	path := r.URL.EscapedPath()
@@ -173,8 +173,8 @@ func mac(key []byte, text string) []byte {
 	return h.Sum(nil)
 }
 
-// signedValue is a header's value as it goes into the signature. Go's server takes
-// the host, and for some requests the length, out of the headers.
+// signedValue returns a header's value as it goes into the signature. Go's server removes
+// the host, and for some requests the length, from the headers.
 func signedValue(r *http.Request, name string) string {
 	switch name {
 	case "host":
@@ -190,8 +190,8 @@ func signedValue(r *http.Request, name string) string {
 	return strings.Join(trimmed, ",")
 }
 
-// escapedAgain percent-encodes a path that is encoded already: every service but
-// S3 wants it twice.
+// escapedAgain percent-encodes an encoded path, because every service except
+// S3 requires that.
 func escapedAgain(path string) string {
 	if path == "" {
 		return "/"

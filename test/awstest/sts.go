@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// stsOperations are the signed calls that STS takes.
+// stsOperations are the signed calls of STS that the double implements.
 var stsOperations = map[string]operation{
 	"AssumeRole":        assumeRole,
 	"GetCallerIdentity": getCallerIdentity,
@@ -35,15 +35,15 @@ var (
 	)
 )
 
-// sessionRequest is what both ways to assume a role have in common.
+// sessionRequest holds what both ways to assume a role have in common.
 type sessionRequest struct {
-	account  *Account // the role's, nil where the double has none of that ID
+	account  *Account // the role's; nil if the double has no account with that ID
 	roleARN  string
 	name     string
 	duration int // seconds
 	policy   *document
 	packed   *int // percent
-	// tags are the session's, and transitive those of them that sessions after it inherit.
+	// tags are the session's tags, and transitive those that later sessions inherit.
 	tags, transitive []tag
 }
 
@@ -80,7 +80,7 @@ func (q *queryCall) sessionRequest() (s sessionRequest, err error) {
 	return s, nil
 }
 
-// role is the role that STS sees under the ARN: changes reach it with a delay.
+// role returns the role with the ARN as STS sees it: changes reach STS with a delay.
 func (s sessionRequest) role(seen time.Time) *role {
 	if s.account == nil {
 		return nil
@@ -114,7 +114,7 @@ type sessionResult struct {
 	Provider                    string `xml:",omitempty"`
 }
 
-// issue hands out the credentials of a session.
+// issue returns the credentials of a session.
 func (c *Cloud) issue(s sessionRequest, r *role) (sessionResult, *credential) {
 	life := time.Duration(s.duration) * time.Second
 	if c.sessionLife > 0 {
@@ -136,8 +136,8 @@ func (c *Cloud) issue(s sessionRequest, r *role) (sessionResult, *credential) {
 	}, session
 }
 
-// assumeRoleWithWebIdentity is not signed: the token is the proof. It takes the lock
-// only around the account's state, so that a slow issuer holds nobody else up.
+// assumeRoleWithWebIdentity handles an unsigned call: the token is the proof. It holds the lock
+// only while it uses the account's state, so that a slow issuer does not block other calls.
 func (q *queryCall) assumeRoleWithWebIdentity() (any, error) {
 	c := q.cloud
 	c.mu.Lock()
@@ -191,8 +191,8 @@ func (q *queryCall) assumeRoleWithWebIdentity() (any, error) {
 	return result, nil
 }
 
-// assumeRole needs both sides: the role's trust, and the caller's permission. Only a trust document
-// that names a principal of its own account itself makes up for the latter.
+// assumeRole needs two permissions: the role's trust document, and the caller's own policies. The latter are not
+// needed if the trust document names a principal of its own account.
 func assumeRole(q *queryCall) (any, error) {
 	c := q.cloud
 	request, err := q.sessionRequest()
@@ -238,7 +238,7 @@ func refusedAction(caller *credential, action, role string) error {
 	return apiErrf(403, "AccessDenied", "User: %s is not authorized to perform: %s on resource: %s", caller.arn(), action, role)
 }
 
-// tagSession reads the tags that the call asks for, beside those that the caller's session hands on.
+// tagSession adds the tags of the call to those that the caller's session passes on.
 func (q *queryCall) tagSession(s *sessionRequest) error {
 	asked := q.form.tags()
 	if err := checkTags(asked); err != nil {
@@ -262,7 +262,7 @@ func (q *queryCall) tagSession(s *sessionRequest) error {
 	return nil
 }
 
-// actions are what the assumer needs: a session with tags takes one more. It adds the tags to the context.
+// actions returns what the assumer needs: one action more for a session with tags. It adds the tags to the context.
 func (s sessionRequest) actions(context conditionContext) []string {
 	if len(s.tags) == 0 {
 		return []string{"sts:AssumeRole"}
@@ -271,7 +271,7 @@ func (s sessionRequest) actions(context conditionContext) []string {
 	return []string{"sts:AssumeRole", "sts:TagSession"}
 }
 
-// PodIdentity is a pod as EKS Pod Identity tells STS of it.
+// PodIdentity describes a pod as EKS Pod Identity does for STS.
 type PodIdentity struct{ ClusterARN, Namespace, ServiceAccount, Pod string }
 
 // PodIdentitySession assumes a role as the EKS Auth service does for a pod: as pods.eks.amazonaws.com, with tags
@@ -306,7 +306,7 @@ func (a *Account) PodIdentitySession(roleARN string, pod PodIdentity) (Credentia
 	return session.Credentials, nil
 }
 
-// assumer is the caller as trust documents may name it.
+// assumer returns the names by which trust documents can name the caller.
 func (c *credential) assumer() assumer {
 	who := assumer{kind: "AWS", account: c.account.arn("iam", "", "root")}
 	if c.user != nil {
@@ -317,7 +317,7 @@ func (c *credential) assumer() assumer {
 	return who
 }
 
-// allowAssuming is the permission that a trust document gives to a principal it names.
+// allowAssuming returns the permission that a trust document gives to a principal that it names.
 func allowAssuming(roleARN string) document {
 	return document{Statement: statements{{Effect: "Allow", Action: values{"sts:AssumeRole", "sts:TagSession"}, Resource: values{roleARN}}}}
 }

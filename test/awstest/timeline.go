@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// timeline keeps every version of an entity of IAM with the moment it was
-// written, so that a reader can be shown the world as it was a while ago.
+// timeline keeps every version of an IAM entity with the time when it was
+// written, so that a reader can see an earlier state.
 // Versions are never changed: a write adds a copy.
 type timeline[T any] struct {
 	versions []version[T]
@@ -14,7 +14,7 @@ type timeline[T any] struct {
 
 type version[T any] struct {
 	at    time.Time
-	value *T // nil: deleted
+	value *T // nil means deleted
 }
 
 // set makes value the newest version. A nil value deletes.
@@ -22,7 +22,7 @@ func (t *timeline[T]) set(value *T, at time.Time) {
 	t.versions = append(t.versions, version[T]{at, value})
 }
 
-// latest is the newest version, nil where there is none.
+// latest returns the newest version; nil if there is none.
 func (t *timeline[T]) latest() *T {
 	if t == nil || len(t.versions) == 0 {
 		return nil
@@ -30,7 +30,7 @@ func (t *timeline[T]) latest() *T {
 	return t.versions[len(t.versions)-1].value
 }
 
-// seen is the newest version that was written at or before the moment.
+// seen returns the newest version that was written at that time or before.
 func (t *timeline[T]) seen(at time.Time) *T {
 	if t == nil {
 		return nil

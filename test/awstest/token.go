@@ -11,7 +11,7 @@ import (
 	"github.com/go-jose/go-jose/v4"
 )
 
-// maxToken is the longest token that STS takes, in characters.
+// maxToken is the longest token that STS accepts, in characters.
 const maxToken = 20000
 
 var tokenAlgorithms = []jose.SignatureAlgorithm{jose.RS256, jose.RS384, jose.RS512, jose.ES256, jose.ES384, jose.ES512}
@@ -21,7 +21,7 @@ type claims struct {
 	Issuer    string   `json:"iss"`
 	Subject   string   `json:"sub"`
 	Audience  audience `json:"aud"`
-	Expires   *int64   `json:"exp"` // seconds since the epoch; STS takes integers only
+	Expires   *int64   `json:"exp"` // seconds since the epoch; STS accepts only integers
 	IssuedAt  *int64   `json:"iat"`
 	NotBefore *int64   `json:"nbf"`
 }
@@ -39,7 +39,7 @@ func (a *audience) UnmarshalJSON(b []byte) error {
 	return json.Unmarshal(b, (*[]string)(a))
 }
 
-// token is a web identity token whose signature was not yet checked.
+// token is a web identity token with a signature that is not verified yet.
 type token struct {
 	claims
 	jws *jose.JSONWebSignature
@@ -88,12 +88,12 @@ var errNoKey = invalidToken(
 		"requirements",
 )
 
-// verifySignature checks the token against the keys that its issuer publishes.
+// verifySignature verifies the token with the keys that its issuer publishes.
 func (c *Cloud) verifySignature(ctx context.Context, t *token, p *provider) error {
 	keyID := t.jws.Signatures[0].Header.KeyID
 	keys, err := c.fetcher.keys(ctx, p, c.Now(), false)
 	if err == nil && len(candidates(keys, keyID)) == 0 {
-		// A key that is not known may be newer than the cache.
+		// An unknown key may be newer than the cache.
 		keys, err = c.fetcher.keys(ctx, p, c.Now(), true)
 	}
 	switch {
@@ -117,7 +117,7 @@ func (c *Cloud) verifySignature(ctx context.Context, t *token, p *provider) erro
 	return invalidToken("Token signature invalid")
 }
 
-// candidates are the keys that may have signed: those of that ID, or all where the token names none.
+// candidates returns the keys that may have signed: those with that ID, or all if the token has none.
 func candidates(keys jose.JSONWebKeySet, id string) []jose.JSONWebKey {
 	return slices.DeleteFunc(slices.Clone(keys.Keys), func(k jose.JSONWebKey) bool { return id != "" && k.KeyID != id })
 }
@@ -138,7 +138,7 @@ func (t *token) verifyTime(now time.Time) error {
 	return nil
 }
 
-// registeredAudience is the one of the token's audiences that the provider lists.
+// registeredAudience returns one of the token's audiences that the provider lists.
 func (t *token) registeredAudience(p *provider) (string, error) {
 	for _, a := range t.Audience {
 		if slices.Contains(p.clientIDs, a) {
@@ -148,7 +148,7 @@ func (t *token) registeredAudience(p *provider) (string, error) {
 	return "", invalidToken("Incorrect token audience")
 }
 
-// conditionKeys are what a trust document's conditions can ask about the token.
+// conditionKeys returns the keys of the token for a trust document's conditions.
 func (t *token) conditionKeys(p *provider, audience string) conditionContext {
 	context := conditionContext{}
 	context.set(p.url+":sub", t.Subject)
@@ -157,7 +157,7 @@ func (t *token) conditionKeys(p *provider, audience string) conditionContext {
 	return context
 }
 
-// providerOf finds the provider of the token's issuer in the account, byte for byte.
+// providerOf finds the provider of the token's issuer in the account. It compares byte for byte.
 func (a *Account) providerOf(t *token, seen time.Time) (*provider, error) {
 	key, secure := strings.CutPrefix(t.Issuer, "https://")
 	if p := a.providers[key].seen(seen); p != nil && secure {

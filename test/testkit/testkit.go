@@ -1,8 +1,8 @@
-// Package testkit holds the small things that tests of many packages need: golden
+// Package testkit holds small helpers for tests of many packages: golden
 // files, waiting for a condition, addresses to listen on, and volumes as the kubelet
 // fills them.
 //
-// A package whose tests use golden files has the flag -update:
+// In a package with golden files, tests have the flag -update:
 //
 //	go test ./policy -update
 package testkit
@@ -24,8 +24,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// update is a flag of test programs only: other programs import this package too,
-// by way of test/env.
+// update is a flag only in test programs. Other programs import this package too,
+// through test/env.
 var update = new(bool)
 
 func init() {
@@ -38,7 +38,7 @@ func init() {
 // instead of comparing with them.
 func Updating() bool { return *update }
 
-// Golden compares got with a file, whose path is relative to the package's
+// Golden compares got with a file. The path is relative to the package's
 // folder. With -update it writes the file.
 func Golden[T string | []byte](t testing.TB, path string, got T) {
 	t.Helper()
@@ -61,10 +61,10 @@ func Golden[T string | []byte](t testing.TB, path string, got T) {
 }
 
 // Timeout is how long [Eventually] waits. It is far more than any condition
-// needs on a quiet machine, so that a busy one fails no test.
+// needs on a quiet machine, so that tests do not fail on a busy one.
 const Timeout = 2 * time.Minute
 
-// pause lies between two looks at a condition.
+// pause is the time between two checks of a condition.
 const pause = 50 * time.Millisecond
 
 // Eventually waits until the condition holds, and fails the test after [Timeout].
@@ -84,8 +84,8 @@ func Within(t testing.TB, timeout time.Duration, what string, condition func() b
 	}
 }
 
-// EventuallyEmpty waits until complaint returns "", and fails the test with its
-// last answer after [Timeout].
+// EventuallyEmpty waits until complaint returns "". It fails the test with the
+// last result after [Timeout].
 func EventuallyEmpty(t testing.TB, complaint func() string) {
 	t.Helper()
 	text := ""
@@ -155,12 +155,12 @@ func Must(t testing.TB, err error) {
 	}
 }
 
-// Ports are drawn from a range that the kernel gives to no outgoing connection
+// Ports come from a range that the kernel does not use for outgoing connections
 // (net.ipv4.ip_local_port_range begins at 32768, and Kubernetes's node ports at 30000),
-// so that nothing takes one between the look and its use.
+// so that no connection takes a port between the check and its use.
 const firstPort, lastPort = 12000, 29999
 
-// UnusedAddr returns an address of a host, host and port, on which nothing
+// UnusedAddr returns an address of a host, as host and port, on which no program
 // listens. It is for programs; tests have [FreeAddr] and [FreeAddrOn].
 func UnusedAddr(host string) (string, error) {
 	var last error
@@ -168,7 +168,7 @@ func UnusedAddr(host string) (string, error) {
 		port := strconv.Itoa(firstPort + rand.IntN(lastPort-firstPort+1))
 		l, err := net.Listen("tcp", net.JoinHostPort(host, port))
 		if err != nil {
-			last = err // taken, or the host has no such address
+			last = err // in use, or the host has no such address
 			continue
 		}
 		return l.Addr().String(), l.Close()
@@ -176,7 +176,7 @@ func UnusedAddr(host string) (string, error) {
 	return "", last
 }
 
-// UnusedPort returns a loopback port on which nothing listens. It is for
+// UnusedPort returns a loopback port on which no program listens. It is for
 // programs; tests have [FreePort].
 func UnusedPort() (int, error) {
 	addr, err := UnusedAddr("127.0.0.1")
@@ -190,13 +190,13 @@ func UnusedPort() (int, error) {
 	return strconv.Atoi(port)
 }
 
-// FreeAddr returns a loopback address, host and port, on which nothing listens.
+// FreeAddr returns a loopback address, as host and port, on which no program listens.
 func FreeAddr(t testing.TB) string {
 	t.Helper()
 	return FreeAddrOn(t, "127.0.0.1")
 }
 
-// FreeAddrOn returns an address of a host, host and port, on which nothing
+// FreeAddrOn returns an address of a host, as host and port, on which no program
 // listens.
 func FreeAddrOn(t testing.TB, host string) string {
 	t.Helper()
@@ -205,7 +205,7 @@ func FreeAddrOn(t testing.TB, host string) string {
 	return addr
 }
 
-// FreePort returns a loopback port on which nothing listens.
+// FreePort returns a loopback port on which no program listens.
 func FreePort(t testing.TB) int {
 	t.Helper()
 	port, err := UnusedPort()

@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// dataLink is the symbolic link whose atomic replacement updates all files of a volume at once.
+// dataLink is the symbolic link that is replaced atomically to update all files of a volume at once.
 const dataLink = "..data"
 
 // VolumeFile is one file of a volume that the kubelet fills.
@@ -19,7 +19,7 @@ type VolumeFile struct {
 	Mode fs.FileMode
 }
 
-// WriteVolume makes dir hold exactly the files of payload, in the layout and the order of steps of the kubelet's
+// WriteVolume makes dir hold exactly the files of payload. It uses the layout and the order of steps of the kubelet's
 // AtomicWriter (k8s.io/kubernetes/pkg/volume/util/atomic_writer.go): files in a timestamped directory, ..data pointing
 // to it, and one link per first path element pointing through ..data.
 func WriteVolume(dir string, payload map[string]VolumeFile) error {
@@ -76,7 +76,7 @@ func WriteVolume(dir string, payload map[string]VolumeFile) error {
 	return os.RemoveAll(filepath.Join(dir, old))
 }
 
-// writePayload fills dir. Modes are set explicitly: they do not depend on this process's umask.
+// writePayload fills dir. It sets modes explicitly, so that they do not depend on this process's umask.
 func writePayload(dir string, payload map[string]VolumeFile) error {
 	if err := os.Chmod(dir, 0o755); err != nil {
 		return err

@@ -1,10 +1,10 @@
-// Command cmd serves the AWS double of package awstest, for people to try AWS clients on:
+// Command cmd serves the AWS double of package awstest, so that people can try AWS clients with it:
 //
 //	go run ./test/awstest/cmd --prometheus "$(which prometheus)" \
 //	    --workspace 111122223333/eu-west-1/central \
 //	    --issuer https://oidc.eks.eu-west-1.amazonaws.com/id/0123456789ABCDEF0123456789ABCDEF
 //
-// It prints what to put into the environment, then a line per call, until it is
+// It prints the environment variables to set, and then one line per call, until it is
 // interrupted.
 package main
 
@@ -39,7 +39,7 @@ func main() {
 	}
 }
 
-// list is a flag that may be given several times.
+// list is a flag that can be repeated.
 type list []string
 
 func (l *list) String() string { return strings.Join(*l, " ") }
@@ -49,7 +49,7 @@ func (l *list) Set(value string) error {
 	return nil
 }
 
-// config is what the flags say.
+// config holds the values of the flags.
 type config struct {
 	options       awstest.Options
 	workspaces    list
@@ -107,7 +107,7 @@ func run(ctx context.Context, arguments []string, stdout, stderr io.Writer) erro
 	c.options.Logf = func(format string, arguments ...any) {
 		mu.Lock()
 		defer mu.Unlock()
-		_, _ = fmt.Fprintf(stderr, format+"\n", arguments...) // nobody to tell
+		_, _ = fmt.Fprintf(stderr, format+"\n", arguments...) // an error cannot be reported anywhere
 	}
 	cloud, err := awstest.New(ctx, c.options)
 	if err != nil {
@@ -120,7 +120,7 @@ func run(ctx context.Context, arguments []string, stdout, stderr io.Writer) erro
 	return cloud.Close()
 }
 
-// populate makes what the flags ask for and prints, as shell lines, how to use it.
+// populate creates what the flags ask for, and prints how to use it, as shell lines.
 func (c *config) populate(cloud *awstest.Cloud, out io.Writer) error {
 	if c.shortSessions {
 		cloud.AllowShortSessions()
