@@ -65,7 +65,7 @@ func (f Fault) Times(n int) Fault {
 	return f
 }
 
-// Stop ends the fault. Calls that hang are cut off.
+// Injection is a fault in force.
 type Injection struct {
 	faults  *faults
 	target  string
