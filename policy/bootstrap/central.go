@@ -151,9 +151,8 @@ func Home(p *policy.Policy) (string, error) {
 		return direct[0], nil
 	}
 	return "", fmt.Errorf(
-		"sync uses one account directly, and assumes a role in every other; the accounts %s have no role in the "+
-			"policy: add all "+
-			"but one of them to trust.accounts, each with a syncRole",
+		"sync uses one account directly, and assumes a role in every other; the accounts %s have no role in the policy: "+
+			"add all but one of them to trust.accounts, each with a syncRole",
 		strings.Join(direct, ", "),
 	)
 }
@@ -230,9 +229,8 @@ func Desired(in Input) (Central, error) {
 	if in.Account != home {
 		if homeRole.Partition != c.Provider.Partition {
 			return Central{}, fmt.Errorf(
-				"account %s is in partition %s, and sync begins in %s, partition %s; a role cannot be used in both: run "+
-					"another sync there, "+
-					"with a policy of its own",
+				"account %s is in partition %s, and sync begins in %s, partition %s; a role cannot be used in both: run another "+
+					"sync there, with a policy of its own",
 				in.Account,
 				c.Provider.Partition,
 				home,

@@ -95,9 +95,8 @@ func (c Central) boundTooLong(d policy.Document) string {
 		return ""
 	}
 	return fmt.Sprintf(
-		"the boundary names %d workspaces and roles and has %d characters, IAM accepts %d; create a policy of your "+
-			"own that allows "+
-			"%s on arn:%s:aps:*:%s:workspace/* (and sts:AssumeRole on the roles under assumeRole) and name it as "+
+		"the boundary names %d workspaces and roles and has %d characters, IAM accepts %d; create a policy of your own "+
+			"that allows %s on arn:%s:aps:*:%s:workspace/* (and sts:AssumeRole on the roles under assumeRole) and name it as "+
 			"trust.permissionsBoundary, or divide the destinations over several accounts",
 		names, n, policy.MaxManagedPolicy, actions, c.Provider.Partition, c.Account)
 }
@@ -105,9 +104,8 @@ func (c Central) boundTooLong(d policy.Document) string {
 func trustTooLong(d policy.Document) string {
 	if n := len(d.String()); n > plan.TrustQuota {
 		return fmt.Sprintf(
-			"its trust document has %d characters, IAM accepts %d; remove statements that others added (--prune-trust), "+
-				"or give the API "+
-				"server a shorter --service-account-issuer", n, plan.TrustQuota)
+			"its trust document has %d characters, IAM accepts %d; remove statements that others added (--prune-trust), or "+
+				"give the API server a shorter --service-account-issuer", n, plan.TrustQuota)
 	}
 	return ""
 }
@@ -116,8 +114,7 @@ func (c Central) permissionsTooLong() string {
 	if n := len(c.Sync.Permissions.String()); n > policy.MaxInlinePolicies {
 		return fmt.Sprintf(
 			"its permissions have %d characters, IAM accepts %d; they name sync's role in each other account: divide the "+
-				"accounts over "+
-				"several policies, each with its own cluster.name and its own sync",
+				"accounts over several policies, each with its own cluster.name and its own sync",
 			n, policy.MaxInlinePolicies)
 	}
 	return ""

@@ -90,9 +90,8 @@ func Compute(c Central, found Found) plan.Plan {
 	if c.Provider.IsZero() {
 		p.addNote(
 			c.Account,
-			"the policy gives sync nothing to do here: provider and roles need nothing more from bootstrap (ampbridge "+
-				"plan -o terraform "+
-				"writes them)",
+			"the policy gives sync nothing to do here: provider and roles need nothing more from bootstrap (ampbridge plan -o "+
+				"terraform writes them)",
 		)
 		return p.plan
 	}
@@ -138,9 +137,8 @@ func (p *planner) workspaces(found []FoundWorkspace) {
 			p.addRefusal(
 				resource,
 				fmt.Sprintf(
-					"destination %s has several workspaces that were created for it: %s; write the ARN of the one to keep into "+
-						"the policy, and "+
-						"delete the others, with their metrics, if nothing needs them",
+					"destination %s has several workspaces that were created for it: %s; write the ARN of the one to keep into the "+
+						"policy, and delete the others, with their metrics, if nothing needs them",
 					w.Destination,
 					arns(existing),
 				),
@@ -177,9 +175,8 @@ func (p *planner) workspaces(found []FoundWorkspace) {
 			p.addRefusal(
 				resource,
 				fmt.Sprintf(
-					"destination %s: there is already a workspace with the alias %q, %s, which was not created for it: write "+
-						"its ARN into the "+
-						"policy, or choose another alias",
+					"destination %s: there is already a workspace with the alias %q, %s, which was not created for it: write its "+
+						"ARN into the policy, or choose another alias",
 					w.Destination,
 					w.Alias,
 					found[namesake].ARN,
@@ -259,9 +256,8 @@ func (p *planner) provider(found *plan.Provider) {
 		p.addRefusal(
 			c.Provider.String(),
 			fmt.Sprintf(
-				"belongs to cluster %q, which has the same issuer: a token of one would be accepted for the other; give the "+
-					"API server "+
-					"its own issuer",
+				"belongs to cluster %q, which has the same issuer: a token of one would be accepted for the other; give the API "+
+					"server its own issuer",
 				found.Tags[plan.TagCluster],
 			),
 		)
@@ -283,8 +279,7 @@ func (p *planner) provider(found *plan.Provider) {
 				c.Provider.String(),
 				fmt.Sprintf(
 					"was not created by ampbridge and does not accept the audience %q; add it: aws iam "+
-						"add-client-id-to-open-id-connect-provider "+
-						"--open-id-connect-provider-arn '%s' --client-id '%s'",
+						"add-client-id-to-open-id-connect-provider --open-id-connect-provider-arn '%s' --client-id '%s'",
 					audience,
 					c.Provider,
 					audience,
@@ -405,8 +400,7 @@ func (p *planner) role(found *plan.Role) {
 			want.ARN.String(),
 			fmt.Sprintf(
 				"the name is taken by %s, which bootstrap did not create for this cluster (tag %s), and names are unique "+
-					"whatever their path; "+
-					"delete that role, or name another for this account as syncRole under trust.accounts",
+					"whatever their path; delete that role, or name another for this account as syncRole under trust.accounts",
 				found.ARN,
 				plan.TagOwner,
 			),

@@ -222,10 +222,9 @@ func (p *planner) provider(arn policy.ARN, in Account) (changes []Change, ok boo
 		case !registered:
 			p.refuse(
 				arn,
-				fmt.Sprintf("was not created by sync and does not accept the audience %q, so no new service account is "+
-					"trusted here; add it: "+
-					"aws iam add-client-id-to-open-id-connect-provider --open-id-connect-provider-arn '%s' --client-id "+
-					"'%s'", audience, arn, audience),
+				fmt.Sprintf("was not created by sync and does not accept the audience %q, so no new service account is trusted "+
+					"here; add it: aws iam add-client-id-to-open-id-connect-provider --open-id-connect-provider-arn '%s' "+
+					"--client-id '%s'", audience, arn, audience),
 			)
 			return nil, false
 		}
@@ -285,16 +284,13 @@ func (p *planner) owned(arn policy.ARN, found Role) bool {
 	case owner == "":
 		p.refuse(
 			arn,
-			fmt.Sprintf("the name is taken by %s, which was not created by sync (no tag %s), and names are unique "+
-				"whatever their path; "+
-				"rename the destination, delete that role, or set it as the destination's role and manage it "+
+			fmt.Sprintf("the name is taken by %s, which was not created by sync (no tag %s), and names are unique whatever "+
+				"their path; rename the destination, delete that role, or set it as the destination's role and manage it "+
 				"yourself", found.ARN, TagOwner),
 		)
 	case owner != p.plan.Owner:
 		p.refuse(arn, fmt.Sprintf("%s belongs to another cluster of the name %q, with another issuer (%s %s, this "+
-			"cluster's is %s); "+
-			"choose another cluster.name, or delete that role if its cluster is "+
-			"gone", found.ARN, found.Tags[TagCluster], TagOwner, owner,
+			"cluster's is %s); choose another cluster.name, or delete that role if its cluster is gone", found.ARN, found.Tags[TagCluster], TagOwner, owner,
 			p.plan.Owner))
 	default:
 		p.refuse(

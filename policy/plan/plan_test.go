@@ -104,8 +104,7 @@ grants:`, "destinations: [central]}", "destinations: [central, backup]}").Replac
 		want   []string // nil: there is no role
 	}{
 		{"granted in an enabled namespace", nil, base, list(prometheus), []string{"monitoring/prometheus"}},
-		{"granted in an annotated namespace: some pod may " +
-			"ask", nil, base, list(annotated), []string{"monitoring/prometheus"}},
+		{"granted in an annotated namespace: some pod may ask", nil, base, list(annotated), []string{"monitoring/prometheus"}},
 		{"another label value", nil, base, list(unlabelled), nil},
 		{"no grant covers the name", nil, base, list(serviceAccount("monitoring/default", time.Hour)), nil},
 		{"no grant covers the namespace", nil, base, list(serviceAccount("default/prometheus", time.Hour)), nil},
@@ -121,15 +120,13 @@ grants:`, "destinations: [central]}", "destinations: [central, backup]}").Replac
 
 		{"a service account that is gone keeps its trust", list(prometheus, teamA), base, list(prometheus),
 			[]string{"monitoring/prometheus", "team-a/prometheus"}},
-		{"so do all of an empty " +
-			"list", list(prometheus, teamA), base, nil, []string{"monitoring/prometheus", "team-a/prometheus"}},
+		{"so do all of an empty list", list(prometheus, teamA), base, nil, []string{"monitoring/prometheus", "team-a/prometheus"}},
 		{"opting out takes trust away", list(prometheus, teamA), base,
 			list(prometheus, serviceAccount("team-a/prometheus", time.Hour, "ampbridge.io/inject", "false")), []string{"monitoring/prometheus"}},
 		{"a misspelt annotation does not", list(prometheus, teamA), base,
 			list(prometheus, serviceAccount("team-a/prometheus", time.Hour, "ampbridge.io/inject", "flase")),
 			[]string{"monitoring/prometheus", "team-a/prometheus"}},
-		{"a grant that ends takes trust " +
-			"away", list(prometheus, teamA), revoked, list(prometheus, teamA), []string{"monitoring/prometheus"}},
+		{"a grant that ends takes trust away", list(prometheus, teamA), revoked, list(prometheus, teamA), []string{"monitoring/prometheus"}},
 		{"also where nothing is seen", list(prometheus, teamA), revoked, nil, []string{"monitoring/prometheus"}},
 		{"the last one closes the role", list(teamA), revoked, list(teamA), []string{}},
 
@@ -137,8 +134,7 @@ grants:`, "destinations: [central]}", "destinations: [central, backup]}").Replac
 			serviceAccount("team-a/c-prometheus", time.Hour), serviceAccount("team-a/b-prometheus", 2*time.Hour),
 			serviceAccount("team-a/a-prometheus", 3*time.Hour), prometheus,
 		), []string{"monitoring/prometheus", "team-a/a-prometheus", "team-a/b-prometheus"}},
-		{"a cap: who is trusted keeps its place, however " +
-			"new", list(serviceAccount("team-a/c-prometheus", time.Hour)), capped, list(
+		{"a cap: who is trusted keeps its place, however new", list(serviceAccount("team-a/c-prometheus", time.Hour)), capped, list(
 			serviceAccount("team-a/c-prometheus", time.Hour), serviceAccount("team-a/b-prometheus", 2*time.Hour),
 			serviceAccount("team-a/a-prometheus", 3*time.Hour),
 		), []string{"team-a/a-prometheus", "team-a/c-prometheus"}},
@@ -263,8 +259,7 @@ func TestRefusals(t *testing.T) {
 		want     string // part of the one refusal
 	}{
 		{"a role that sync did not make", foreignRole(right, nil), "was not created by sync"},
-		{"a role of another cluster of that " +
-			"name", foreignRole(right, map[string]string{TagOwner: "0123", TagCluster: "dev-aks"}),
+		{"a role of another cluster of that name", foreignRole(right, map[string]string{TagOwner: "0123", TagCluster: "dev-aks"}),
 			"another issuer (ampbridge.io/owner 0123"},
 		{"an admin's role on another path", foreignRole("role/"+role, nil), "unique whatever their path"},
 		{"our tags on another path", foreignRole("role/"+role, map[string]string{TagOwner: own}), "but another path"},
@@ -276,8 +271,7 @@ func TestRefusals(t *testing.T) {
 		{"a provider of a cluster with the same issuer", map[string]Account{account: {Provider: &Provider{
 			Audiences: []string{"sts.amazonaws.com"}, Tags: map[string]string{TagOwner: "0123", TagCluster: "prod"},
 		}}}, `belongs to cluster "prod", which has the same issuer`},
-		{"an account that could not be " +
-			"read", map[string]Account{account: {Problem: "GetRole: AccessDenied: no"}}, "GetRole: AccessDenied: no"},
+		{"an account that could not be read", map[string]Account{account: {Problem: "GetRole: AccessDenied: no"}}, "GetRole: AccessDenied: no"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			p := Compute(

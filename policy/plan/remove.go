@@ -80,9 +80,8 @@ func (p *planner) remove(target Target, found Account) {
 	case !Owned(found.Provider.Tags, p.plan.Owner):
 		p.note(target.Account, target.Provider.String(), "was not created by sync of this cluster: left as it is")
 	case found.ReferencesProblem != "":
-		p.refuse(target.Provider, fmt.Sprintf("its other users cannot be read (%s), so it is left; delete it by hand: "+
-			"aws iam delete-open-id-connect-provider --open-id-connect-provider-arn "+
-			"'%s'", found.ReferencesProblem, target.Provider))
+		p.refuse(target.Provider, fmt.Sprintf("its other users cannot be read (%s), so it is left; delete it by hand: aws "+
+			"iam delete-open-id-connect-provider --open-id-connect-provider-arn '%s'", found.ReferencesProblem, target.Provider))
 	case len(stay) > 0:
 		p.note(target.Account, target.Provider.String(), "is left, because roles that stay trust it: "+strings.Join(names, ", "))
 	default:

@@ -68,10 +68,9 @@ func (p *planner) destinationsRole(d policy.Destination, provider policy.ARN, fo
 	if length > 0 {
 		p.refuse(r.arn, fmt.Sprintf(
 			"the trust document is full (%d characters, the quota is %d); not trusted are the newest: %s; set "+
-				"trust.roleScope: serviceAccount, "+
-				"which gives each service account its own role, "+
-				"or raise the account's quota \"Role trust policy length\" and tell sync with --trust-quota, "+
-				"or name the workspace in a second destination, which has its own role, and divide the grants",
+				"trust.roleScope: serviceAccount, which gives each service account its own role, or raise the account's quota "+
+				"\"Role trust policy length\" and tell sync with --trust-quota, or name the workspace in a second destination, "+
+				"which has its own role, and divide the grants",
 			length,
 			p.quota,
 			joined(refused),
@@ -94,8 +93,7 @@ func (p *planner) destinationsRole(d policy.Destination, provider policy.ARN, fo
 		return nil
 	}
 	r.subjects, r.pruned, r.tags = subjects, pruned, p.tags(TagDestination, d.Name)
-	r.description = fmt.Sprintf("%s of cluster %s %s %s; kept by "+
-		"ampbridge", who(d), p.policy.Cluster.Name, does(d), d.Workspace.ID())
+	r.description = fmt.Sprintf("%s of cluster %s %s %s; kept by ampbridge", who(d), p.policy.Cluster.Name, does(d), d.Workspace.ID())
 	r.lacking = "destination " + d.Name + " has no role"
 	return []wantedRole{r}
 }
@@ -286,11 +284,9 @@ func (p *planner) providerRefused(arn policy.ARN) bool {
 	if p.headroom.Providers > 0 {
 		return false
 	}
-	p.refuse(arn, fmt.Sprintf("account %s has no quota left for another OIDC provider, so no new service account "+
-		"is trusted in it; "+
-		"raise its quota \"OpenId connect providers per account\" and tell sync with --provider-quota, or delete "+
-		"providers of "+
-		"clusters that are gone", arn.Account))
+	p.refuse(arn, fmt.Sprintf("account %s has no quota left for another OIDC provider, so no new service account is "+
+		"trusted in it; raise its quota \"OpenId connect providers per account\" and tell sync with --provider-quota, or "+
+		"delete providers of clusters that are gone", arn.Account))
 	return true
 }
 

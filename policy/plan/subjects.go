@@ -150,9 +150,8 @@ func (p *planner) subjects(
 		}
 		if !room.take(s) && !slices.Contains(moving, s) {
 			message := fmt.Sprintf(
-				"not trusted for destination %s: namespace %s already has as many subjects as maxSubjectsPerNamespace "+
-					"allows, and older ones keep "+
-					"their place; raise it in the grant",
+				"not trusted for destination %s: namespace %s already has as many subjects as maxSubjectsPerNamespace allows, "+
+					"and older ones keep their place; raise it in the grant",
 				d.Name,
 				s.Namespace,
 			)

@@ -265,8 +265,7 @@ var headerLine = regexp.MustCompile(`^# ampbridge generation ([\w.:+-]+): added 
 	`remote_write was (a list|null|absent|merged|no field|nowhere)(?:; (\d+) bytes at (\d+)(?: for ("(?:[^"\\\n]|\\.)*"))?)?\r?\n`)
 
 func (h header) String() string {
-	text := fmt.Sprintf("# ampbridge generation %s: added %s; remote_write was "+
-		"%s", h.generation, strings.Join(h.added, ", "), h.was)
+	text := fmt.Sprintf("# ampbridge generation %s: added %s; remote_write was %s", h.generation, strings.Join(h.added, ", "), h.was)
 	if h.length > 0 {
 		text += fmt.Sprintf("; %d bytes at %d", h.length, h.at)
 	}

@@ -113,14 +113,13 @@ func checkRemoved(t testing.TB, in, rendered []byte) {
 
 func TestRenderErrors(t *testing.T) {
 	for name, tc := range map[string]struct{ in, want string }{
-		"not YAML":         {"a: [1\n", "not YAML"},
-		"tab":              {"a:\n\tb: 1\n", "not YAML"},
-		"root is a list":   {"- a\n", "root is not a mapping"},
-		"root is a string": {"hello\n", "root is not a mapping"},
-		"write is mapping": {"remote_write: {url: x}\n", "line 1: remote_write is not a list"},
-		"write is string":  {"\nremote_write: x\n", "line 2: remote_write is not a list"},
-		"merged later": {"remote_write: []\n<<: {remote_write: [{url: " +
-			"x}]}\n", "line 1: a merge key (<<) after remote_write replaces it"},
+		"not YAML":           {"a: [1\n", "not YAML"},
+		"tab":                {"a:\n\tb: 1\n", "not YAML"},
+		"root is a list":     {"- a\n", "root is not a mapping"},
+		"root is a string":   {"hello\n", "root is not a mapping"},
+		"write is mapping":   {"remote_write: {url: x}\n", "line 1: remote_write is not a list"},
+		"write is string":    {"\nremote_write: x\n", "line 2: remote_write is not a list"},
+		"merged later":       {"remote_write: []\n<<: {remote_write: [{url: x}]}\n", "line 1: a merge key (<<) after remote_write replaces it"},
 		"set twice":          {"remote_write: []\nremote_write: []\n", "set twice"},
 		"new expansion":      {`{a: "$\x28b)", remote_write: []}`, "written back"},
 		"v4 alone reads it":  {"a: !!float x\n", "Prometheus's own YAML parser cannot read it"},

@@ -216,8 +216,7 @@ func Decode(text string) (Config, error) {
 		return c, fmt.Errorf("%s: %w", Variable, err)
 	}
 	if c.Version < VersionSigV4 || c.Version > VersionWriter {
-		return c, fmt.Errorf("%s: version %d: this sidecar reads versions %d to "+
-			"%d", Variable, c.Version, VersionSigV4, VersionWriter)
+		return c, fmt.Errorf("%s: version %d: this sidecar reads versions %d to %d", Variable, c.Version, VersionSigV4, VersionWriter)
 	}
 	for _, f := range []struct {
 		name, value string

@@ -43,9 +43,8 @@ func LimitFor(edit int64) int64 {
 // TooLarge returns an error with the fix: an edit of a configuration of that size needs more memory
 // than a container with that limit has.
 func TooLarge(config, need, limit int64) error {
-	return fmt.Errorf("the configuration (%.1f MB) needs about %d MiB of memory to be edited, and has %d MiB of "+
-		"the sidecar's %d MiB: "+
-		"set sidecar.resources.limits.memory to %dMi or more in the policy, and create the pod again",
+	return fmt.Errorf("the configuration (%.1f MB) needs about %d MiB of memory to be edited, and has %d MiB of the "+
+		"sidecar's %d MiB: set sidecar.resources.limits.memory to %dMi or more in the policy, and create the pod again",
 		float64(config)/1e6, mebibytes(need), BudgetOf(limit).Edit>>20, limit>>20, LimitFor(need)>>20)
 }
 

@@ -112,9 +112,8 @@ func Assess(q Question) Finding {
 		if text := drift(pod, decision.Entitlement, q.Policy); text != "" {
 			found.Kind, found.Text = Outdated, text
 		} else if len(operations) > 0 {
-			found.Kind, found.Text = Outdated, "a new admission would change its injection: another webhook has changed "+
-				"a part of it, "+
-				"or it now has its own AWS identity or AWS files"
+			found.Kind, found.Text = Outdated, "a new admission would change its injection: another webhook has changed a "+
+				"part of it, or it now has its own AWS identity or AWS files"
 		}
 	case !outcome.Inject:
 		found.Kind = Skipped

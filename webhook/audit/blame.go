@@ -36,8 +36,7 @@ var refusers = []refuser{
 // unrelated are parts of refusals that a pod's containers and volumes cannot
 // cause. Refusals because of a webhook that does not answer are among them.
 var unrelated = []string{
-	"error looking up service " +
-		"account", "failed calling webhook", "is being terminated", "no PriorityClass with name", "RuntimeClass ",
+	"error looking up service account", "failed calling webhook", "is being terminated", "no PriorityClass with name", "RuntimeClass ",
 	"exceeded its backoff",
 }
 

@@ -97,8 +97,7 @@ func (r *eventRecorder) record(ctx context.Context, o *observed, kind, reason, t
 		ReportingController: "ampbridge.io/auditor", ReportingInstance: r.instance,
 	}, metav1.CreateOptions{})
 	if err != nil {
-		return fmt.Errorf("write event %s on %s %s of namespace %s: "+
-			"%w", reason, object.Kind, object.Name, o.workload.Namespace, err)
+		return fmt.Errorf("write event %s on %s %s of namespace %s: %w", reason, object.Kind, object.Name, o.workload.Namespace, err)
 	}
 	return nil
 }

@@ -43,9 +43,7 @@ func newMetrics(registry prometheus.Registerer) (*metrics, error) {
 		breaker: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "ampbridge_audit_breaker_open",
 			Help: "1 for each workload for which injection pauses, because its pods hung on the config sidecar or were " +
-				"refused; kind and " +
-				"name are * " +
-				"if it pauses for a whole namespace.",
+				"refused; kind and name are * if it pauses for a whole namespace.",
 		}, []string{"namespace", "kind", "name"}),
 		lastSuccess: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "ampbridge_audit_last_success_timestamp_seconds",

@@ -381,8 +381,7 @@ func (r *refusals) judge(ctx context.Context, f *refusal, look *namespaceLook, q
 	}
 	pod, err := seen(owner.pod(namespace, ""))
 	if err != nil {
-		return Finding{}, fmt.Errorf("read the template of %s %s of namespace %s: "+
-			"%w", f.controller.Kind, f.controller.Name, namespace, err)
+		return Finding{}, fmt.Errorf("read the template of %s %s of namespace %s: %w", f.controller.Kind, f.controller.Name, namespace, err)
 	}
 	f.workload = pod.workload()
 	q.Pod, q.Injection = pod, look.injection
@@ -421,10 +420,8 @@ func (r *refusals) announce(ctx context.Context, f *refusal) error {
 	}
 	return r.events.record(ctx, &f.observed, corev1.EventTypeWarning, eventOpen, fmt.Sprintf(
 		"its pods are refused with the sidecar, by %s: %s. Injection pauses for %s until %s: the next pod is created "+
-			"without the sidecar. "+
-			"The cluster admin adapts the sidecar (sidecar.resources, .volumeSizeLimit, .securityContext and .image of "+
-			"ampbridge's policy), "+
-			"or exempts the container %s", f.by, f.text, f.workload, until, sidecarconfig.ContainerName))
+			"without the sidecar. The cluster admin adapts the sidecar (sidecar.resources, .volumeSizeLimit, .securityContext "+
+			"and .image of ampbridge's policy), or exempts the container %s", f.by, f.text, f.workload, until, sidecarconfig.ContainerName))
 }
 
 func causeOf(by string) string {

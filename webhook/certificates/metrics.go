@@ -16,8 +16,7 @@ func newRotatorMetrics(registry prometheus.Registerer) *rotatorMetrics {
 		state: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "ampbridge_certificate_state",
 			Help: "1 for the current state of the Secret: none, stable, announcing (a new authority is being published), " +
-				"retiring (the old one is " +
-				"still trusted).",
+				"retiring (the old one is still trusted).",
 		}, []string{"state"}),
 		trusted: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "ampbridge_certificate_trusted",

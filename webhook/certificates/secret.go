@@ -41,9 +41,8 @@ func decode(secret *corev1.Secret, now time.Time) (s State, problems []string, e
 	switch got := secret.Annotations[AnnotationFormat]; {
 	case got == "" && len(secret.Data) > 0:
 		return s, nil, fmt.Errorf(
-			"the Secret %s of namespace %s has content, but not the annotation %s, so ampbridge does not change it: "+
-				"delete it, or name "+
-				"another one with --cert-secret (for your own certificates use --cert-dir)",
+			"the Secret %s of namespace %s has content, but not the annotation %s, so ampbridge does not change it: delete "+
+				"it, or name another one with --cert-secret (for your own certificates use --cert-dir)",
 			secret.Name,
 			secret.Namespace,
 			AnnotationFormat,

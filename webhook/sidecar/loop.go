@@ -437,9 +437,8 @@ func (s *server) edit(ctx context.Context, key string, content []byte, due []wan
 		return passedThrough(
 			content,
 			fmt.Sprintf(
-				"the edit takes longer than %s: the result is served later; an edit is faster if the configuration is "+
-					"smaller or has fewer "+
-					"aliases and merge keys",
+				"the edit takes longer than %s: the result is served later; an edit is faster if the configuration is smaller or "+
+					"has fewer aliases and merge keys",
 				s.editor.limit,
 			),
 		), false

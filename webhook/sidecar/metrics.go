@@ -31,15 +31,13 @@ func newMetrics(s *server) metrics {
 		}, []string{"destination", "result"}),
 		renders: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "ampbridge_config_renders_total",
-			Help: "Configurations served, by result: rendered (with a block), plain (no block was due), passed_through " +
-				"(it cannot be " +
-				"edited), mirrored (there is no such file); and failure, if nothing could be served.",
+			Help: "Configurations served, by result: rendered (with a block), plain (no block was due), passed_through (it " +
+				"cannot be edited), mirrored (there is no such file); and failure, if nothing could be served.",
 		}, []string{"result"}),
 		moves: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "ampbridge_moves_total",
 			Help: "Moves from sigv4 to the relay, by reason: start (there was no session), renewal (there was no new " +
-				"session), reload " +
-				"(Prometheus did not load it).",
+				"session), reload (Prometheus did not load it).",
 		}, []string{"destination", "reason"}),
 	}
 	m.registry.MustRegister(m.renewals, m.renders, m.moves, throttling{}, collector{s})

@@ -144,8 +144,7 @@ func unwrapped(content []byte, unzipped int64, edit func([]byte) ([]byte, error)
 		return nil, fmt.Errorf("gzip: %w", errTooLong)
 	default:
 		return nil, fmt.Errorf("gzip: the configuration is larger than %d KiB, the most that can be edited in the "+
-			"sidecar's memory: "+
-			"raise sidecar.resources.limits.memory in the policy", unzipped>>10)
+			"sidecar's memory: raise sidecar.resources.limits.memory in the policy", unzipped>>10)
 	}
 	if text, err = edit(text); err != nil {
 		return nil, err

@@ -22,11 +22,9 @@ func (s *server) explain(err error) error {
 	if !errors.As(err, &at) || !errors.Is(err, fs.ErrPermission) || !inside(at.Path, s.config.Source) {
 		return fmt.Errorf("cannot serve Prometheus's configuration: %w", err)
 	}
-	return fmt.Errorf("cannot read %s of the volume that holds Prometheus's configuration, as user %d and group "+
-		"%d%s: %w. "+
-		"Fix, in the pod: set defaultMode: 0444 on that volume, or defaultMode: 0440 together with securityContext.fsGroup, "+
-		"or set securityContext.runAsUser to the file's "+
-		"owner", s.inSource(at.Path), os.Getuid(), os.Getgid(), ownership(at.Path), at.Err)
+	return fmt.Errorf("cannot read %s of the volume that holds Prometheus's configuration, as user %d and group %d%s: "+
+		"%w. Fix, in the pod: set defaultMode: 0444 on that volume, or defaultMode: 0440 together with "+
+		"securityContext.fsGroup, or set securityContext.runAsUser to the file's owner", s.inSource(at.Path), os.Getuid(), os.Getgid(), ownership(at.Path), at.Err)
 }
 
 // inside reports whether a path is a directory or is inside it.

@@ -116,9 +116,8 @@ func (c *conversion) check(i int) bool {
 		c.addFinding(
 			i,
 			true,
-			"oidc_provider_client_id_list %q lacks %s, the audience of the tokens that ampbridge asks for; set "+
-				"token.audience by hand if "+
-				"it must be another",
+			"oidc_provider_client_id_list %q lacks %s, the audience of the tokens that ampbridge asks for; set token.audience "+
+				"by hand if it must be another",
 			e.Audiences,
 			bootstrap.SyncAudience,
 		)
@@ -133,9 +132,8 @@ func (c *conversion) check(i int) bool {
 		c.addFinding(
 			i,
 			false,
-			"thumbprints are left out: AWS needs them only for private certificate authorities; with such an authority "+
-				"keep the provider "+
-				"yourself (--existing-provider)",
+			"thumbprints are left out: AWS needs them only for private certificate authorities; with such an authority keep "+
+				"the provider yourself (--existing-provider)",
 		)
 	}
 	if e.ClusterURL != "" && e.ClusterURL != e.Issuer {

@@ -164,15 +164,13 @@ func TestConvertSeveral(t *testing.T) {
 		}
 	}
 	if diff := cmp.Diff(map[string]string{
-		"dev " + issuer1: "[monitoring] [prometheus second][team-a] " +
-			"[prometheus]", "dev-one " + issuer2: "[monitoring] [prometheus]",
+		"dev " + issuer1: "[monitoring] [prometheus second][team-a] [prometheus]", "dev-one " + issuer2: "[monitoring] [prometheus]",
 	}, got); diff != "" {
 		t.Errorf("(-want +got):\n%s\n%v", diff, findings)
 	}
 	for _, part := range []string{`[4] ("monitoring/second"): note: is the same service account`, `[3] ("team-a/prometheus"): ` +
 		`note: environment_name "test": the issuer is that of cluster dev`, "[2] (\"monitoring/prometheus\"): note: " +
-		"the cluster is " +
-		"called dev-one"} {
+		"the cluster is called dev-one"} {
 		if !strings.Contains(fmt.Sprint(findings), part) {
 			t.Errorf("no finding %q in %v", part, findings)
 		}

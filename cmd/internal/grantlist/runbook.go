@@ -62,11 +62,9 @@ func Runbook(m Module, clusters []Cluster, o RunbookOptions) string {
 	for _, c := range clusters {
 		lines := []string{"# in cluster " + c.Name + ": install the chart with this policy (docs/guides/install.md)"}
 		for _, namespace := range namespaces(m, c) {
-			lines = append(lines, fmt.Sprintf("kubectl label namespace %s "+
-				"%s=%s", namespace, policy.LabelInjection, policy.InjectionAnnotated))
+			lines = append(lines, fmt.Sprintf("kubectl label namespace %s %s=%s", namespace, policy.LabelInjection, policy.InjectionAnnotated))
 		}
-		r.block(append(lines, fmt.Sprintf("ampbridge sync --once --policy %s "+
-			"--dry-run", word(path.Join(dir, c.Name+".yaml"))))...)
+		r.block(append(lines, fmt.Sprintf("ampbridge sync --once --policy %s --dry-run", word(path.Join(dir, c.Name+".yaml"))))...)
 	}
 	r.text("Continue when the dry run shows no changes: then the new roles trust every service account of the list.")
 
@@ -76,8 +74,7 @@ func Runbook(m Module, clusters []Cluster, o RunbookOptions) string {
 			e := m.Entries[i]
 			r.block(
 				fmt.Sprintf("# cluster %s, service account %s/%s", c.Name, e.Namespace, e.ServiceAccount),
-				fmt.Sprintf("kubectl annotate serviceaccount -n %s %s "+
-					"%s=true", e.Namespace, e.ServiceAccount, policy.AnnotationInject),
+				fmt.Sprintf("kubectl annotate serviceaccount -n %s %s %s=true", e.Namespace, e.ServiceAccount, policy.AnnotationInject),
 				fmt.Sprintf("kubectl rollout restart statefulset -n %s  # the one of this Prometheus", e.Namespace),
 				fmt.Sprintf("ampbridge doctor --policy %s -n %s --service-account %s",
 					word(path.Join(dir, c.Name+".yaml")), e.Namespace, e.ServiceAccount),

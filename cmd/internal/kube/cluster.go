@@ -80,9 +80,8 @@ func (c Cluster) Issuer(ctx context.Context, expected policy.Issuer) (policy.Iss
 	}
 	if expected != "" && expected != document.Issuer {
 		return "", fmt.Errorf(
-			"cluster.issuer is %q, but this cluster's is %q: they must be the same byte for byte; remove cluster.issuer, "+
-				"or use the "+
-				"kubeconfig of the other cluster",
+			"cluster.issuer is %q, but this cluster's is %q: they must be the same byte for byte; remove cluster.issuer, or "+
+				"use the kubeconfig of the other cluster",
 			expected,
 			document.Issuer,
 		)

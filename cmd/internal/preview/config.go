@@ -58,8 +58,7 @@ func Config(o ConfigOptions, stdin io.Reader, stdout, stderr io.Writer) error {
 	subject := policy.Subject{Namespace: o.Namespace, ServiceAccount: o.ServiceAccount}
 	entitlement, granted := p.Entitled(subject)
 	if !granted {
-		return fmt.Errorf("not granted: no grant of %s covers service account %s of namespace "+
-			"%s", o.Policy, o.ServiceAccount, o.Namespace)
+		return fmt.Errorf("not granted: no grant of %s covers service account %s of namespace %s", o.Policy, o.ServiceAccount, o.Namespace)
 	}
 	var version policy.Version
 	if o.Version != "" {
@@ -71,9 +70,8 @@ func Config(o ConfigOptions, stdin io.Reader, stdout, stderr io.Writer) error {
 		return writeSnippet(o, p, subject, version, stdout, stderr)
 	}
 	if entitlement, granted = p.EntitledAs(subject, policy.ModePrometheus); !granted {
-		return fmt.Errorf("the grants of service account %s of namespace %s do not have mode prometheus, so there is "+
-			"no configuration to edit: "+
-			"write a snippet for the program, for example with -o %s", o.ServiceAccount, o.Namespace, OpenTelemetry)
+		return fmt.Errorf("the grants of service account %s of namespace %s do not have mode prometheus, so there is no "+
+			"configuration to edit: write a snippet for the program, for example with -o %s", o.ServiceAccount, o.Namespace, OpenTelemetry)
 	}
 	if entitlement.HA != "" {
 		entitlement.HA = p.Group(entitlement.HA, subject, policy.Workload{Controller: o.Controller}, "")
@@ -175,9 +173,8 @@ func deliveryOf(d sidecarconfig.Destination, asked policy.Delivery) (policy.Deli
 	case d.Delivery == policy.DeliveryRelay || d.Delivery == policy.DeliveryAuto && asked == policy.DeliveryRelay:
 		return policy.DeliveryRelay, port
 	case d.Delivery == policy.DeliveryAuto && asked == "":
-		return policy.DeliverySigV4, "delivery auto: this is the block for a pod that gets sigv4; --delivery relay " +
-			"shows the other block, and " +
-			"ampbridge inject shows which one a pod gets, and why"
+		return policy.DeliverySigV4, "delivery auto: this is the block for a pod that gets sigv4; --delivery relay shows " +
+			"the other block, and ampbridge inject shows which one a pod gets, and why"
 	}
 	return policy.DeliverySigV4, ""
 }

@@ -121,8 +121,7 @@ func TestConfigErrors(t *testing.T) {
 			"testdata/config/policy.yaml covers service account prometheus of namespace other", false},
 		{"no configuration", "", []string{"-n", "monitoring", "--service-account", "prometheus"}, "-f", true},
 		{"no namespace", "", []string{"-f", "-", "--service-account", "prometheus"}, "--namespace is missing", true},
-		{"no pod for a replica " +
-			"label", "", []string{"-f", "-", "-n", "pair", "--service-account", "prometheus"}, "--pod", true},
+		{"no pod for a replica label", "", []string{"-f", "-", "-n", "pair", "--service-account", "prometheus"}, "--pod", true},
 		{"delivery", "", append(granted, "--delivery", "proxy"), `--delivery "proxy" is unknown`, true},
 		{"output", "", append(granted, "-o", "json"), `--output "json" is unknown`, true},
 		{"not a configuration", "[]", granted, "-: ", false},

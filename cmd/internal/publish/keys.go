@@ -144,8 +144,7 @@ func (k Key) checkRSA() error {
 	case exponent.Cmp(big.NewInt(3)) < 0 || exponent.Bit(0) == 0:
 		return fmt.Errorf("key %q has an exponent that is not possible in an RSA key", k.ID)
 	case k.Algorithm != "" && !slices.Contains(rsaAlgorithms, k.Algorithm):
-		return fmt.Errorf("key %q is for %q: AWS accepts %s for RSA "+
-			"keys", k.ID, k.Algorithm, strings.Join(rsaAlgorithms, ", "))
+		return fmt.Errorf("key %q is for %q: AWS accepts %s for RSA keys", k.ID, k.Algorithm, strings.Join(rsaAlgorithms, ", "))
 	}
 	return nil
 }

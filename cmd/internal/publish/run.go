@@ -100,8 +100,7 @@ func (o *Options) issuer(found policy.Issuer) (policy.Issuer, error) {
 	case found != "" && found != expected && !o.Ahead:
 		return "", fmt.Errorf(
 			"the cluster's issuer is %s, --issuer is %s: they must be the same byte for byte; if the API server is to be "+
-				"switched to it "+
-				"next, add --ahead",
+				"switched to it next, add --ahead",
 			found,
 			expected,
 		)

@@ -165,8 +165,7 @@ func (l *leadership) leaderless(now time.Time) error {
 	switch {
 	case reason != nil:
 	case l.record.HolderIdentity != "":
-		reason = fmt.Errorf("%s holds it and has not renewed it since "+
-			"%s", l.record.HolderIdentity, l.renewed.UTC().Format(time.RFC3339))
+		reason = fmt.Errorf("%s holds it and has not renewed it since %s", l.record.HolderIdentity, l.renewed.UTC().Format(time.RFC3339))
 	default:
 		reason = errors.New("it is free")
 	}

@@ -56,15 +56,13 @@ func (r *Report) closing() string {
 	case r.DryRun && !r.Plan.InSync():
 		return "sync: dry run: nothing was changed"
 	case r.removes():
-		return fmt.Sprintf("sync: removed: %d of %d deletions made, %d "+
-			"refused", r.Made, len(r.Plan.Changes), len(r.Plan.Refusals))
+		return fmt.Sprintf("sync: removed: %d of %d deletions made, %d refused", r.Made, len(r.Plan.Changes), len(r.Plan.Refusals))
 	case r.InSync && r.Made == 0:
 		return "sync: in sync: nothing to change"
 	case r.InSync:
 		return fmt.Sprintf("sync: in sync: %d of %d changes made", r.Made, len(r.Plan.Changes))
 	}
-	return fmt.Sprintf("sync: not in sync: %d of %d changes made, %d "+
-		"refused", r.Made, len(r.Plan.Changes), len(r.Plan.Refusals))
+	return fmt.Sprintf("sync: not in sync: %d of %d changes made, %d refused", r.Made, len(r.Plan.Changes), len(r.Plan.Refusals))
 }
 
 func (r *Report) removes() bool {

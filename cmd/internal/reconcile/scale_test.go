@@ -103,8 +103,7 @@ type syncedCluster struct {
 
 func newSyncedCluster(t *testing.T, n int, client aws.HTTPClient) *syncedCluster {
 	text := fmt.Sprintf("apiVersion: ampbridge.io/v1alpha1\nkind: Policy\ncluster: {name: cluster-%03d}\ntrust: "+
-		"{permissionsBoundary: "+
-		"\"arn:aws:iam::%s:policy/boundary\"}\ndestinations:\n", n, scaleAccount)
+		"{permissionsBoundary: \"arn:aws:iam::%s:policy/boundary\"}\ndestinations:\n", n, scaleAccount)
 	for d := range 3 {
 		text += fmt.Sprintf("- {name: d%d, workspace: "+
 			"\"arn:aws:aps:%s:%s:workspace/ws-%d\"}\n", d, scaleRegion, scaleAccount, d)
@@ -240,8 +239,7 @@ func TestHundredClustersOfAnAccountSyncAtOnce(t *testing.T) {
 					testkit.Must(t, group.Wait())
 					cancel()
 					took := time.Since(begun)
-					t.Logf("%s: %v, %d calls, of which %d throttled: "+
-						"%v", phase, took.Round(time.Second), service.calls, service.throttled,
+					t.Logf("%s: %v, %d calls, of which %d throttled: %v", phase, took.Round(time.Second), service.calls, service.throttled,
 						service.operations)
 					if phase == "from nothing" && (service.calls > test.calls || took > test.took) {
 						t.Errorf("it took %v and %d calls, want %v and %d at most", took, service.calls, test.took, test.calls)

@@ -136,8 +136,7 @@ func (c *controller) statusSheet(now time.Time) page.Sheet {
 		s.Status, s.Summary = check.Fail, "AWS is not in sync with the policy"
 	}
 	if pass != nil {
-		rest = append(rest, fmt.Sprintf("Last pass: %s. Next one: "+
-			"%s.", ago(pass.at, now), pass.next.UTC().Format(time.TimeOnly)))
+		rest = append(rest, fmt.Sprintf("Last pass: %s. Next one: %s.", ago(pass.at, now), pass.next.UTC().Format(time.TimeOnly)))
 	}
 	if seen != nil {
 		rest = append(rest, fmt.Sprintf("Last audit: %s.", ago(seen.At, now)))

@@ -73,9 +73,8 @@ func ReadEarlier(file string, text []byte) (Earlier, error) {
 	syntax, problems := hclsyntax.ParseConfig(text, file, hcl.InitialPos)
 	if problems.HasErrors() {
 		return Earlier{}, fmt.Errorf(
-			"cannot read the earlier configuration, and without it Terraform could destroy a workspace: %w; correct the "+
-				"file, or restore it "+
-				"from version control",
+			"cannot read the earlier configuration, and without it Terraform could destroy a workspace: %w; correct the file, "+
+				"or restore it from version control",
 			problems,
 		)
 	}
