@@ -290,8 +290,8 @@ func (p *planner) owned(arn policy.ARN, found Role) bool {
 		)
 	case owner != p.plan.Owner:
 		p.refuse(arn, fmt.Sprintf("%s belongs to another cluster of the name %q, with another issuer (%s %s, this "+
-			"cluster's is %s); choose another cluster.name, or delete that role if its cluster is gone", found.ARN, found.Tags[TagCluster], TagOwner, owner,
-			p.plan.Owner))
+			"cluster's is %s); choose another cluster.name, or delete that role if its cluster is gone",
+			found.ARN, found.Tags[TagCluster], TagOwner, owner, p.plan.Owner))
 	default:
 		p.refuse(
 			arn,

@@ -30,7 +30,7 @@ func newMetrics(registry prometheus.Registerer) *metrics {
 		),
 		destinations: gauge("ampbridge_sync_destinations", "Destinations with roles that sync manages."),
 		lastSuccess:  gauge("ampbridge_sync_last_success_timestamp_seconds", "When a pass last left everything in sync, in Unix time."),
-		refusals:     gauge("ampbridge_sync_refusals", "Number of refusals in the last pass: wishes of the policy that sync cannot fulfil. The log has the reasons."),
+		refusals:     gauge("ampbridge_sync_refusals", "What the policy wants and the last pass refused; the log has the reasons."),
 		additions: gauge(
 			"ampbridge_sync_foreign_additions",
 			"Number of tags and policies that others have added to ampbridge's roles; sync does not remove them, and the "+

@@ -127,7 +127,8 @@ func (c *controller) statusSheet(now time.Time) page.Sheet {
 	switch {
 	case !c.leads.Load():
 		s.Status, s.Summary = check.Skip, "This process is on standby"
-		rest = append(rest, "Another process is the leader, or there is none. The Lease "+stateName+" names the leader's pod: forward a port of that pod.")
+		rest = append(rest, "Another process is the leader, or there is none. The Lease "+stateName+
+			" names the leader's pod: forward a port of that pod.")
 	case pass == nil:
 		s.Status, s.Summary = check.Skip, "No pass has ended yet"
 	case pass.inSync:

@@ -207,7 +207,8 @@ error_message = %s
 }
 }
 }
-`, quote(terraform), quote(provider), quote(account), quote("This configuration is for account "+account+": use credentials of that account."))
+`, quote(terraform), quote(provider), quote(account),
+		quote("This configuration is for account "+account+": use credentials of that account."))
 }
 
 // format joins the parts of a configuration as `terraform fmt` does.
