@@ -4,7 +4,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -40,10 +39,7 @@ func TestReadersWaitForTheBoundary(t *testing.T) {
 func readersWait(t *testing.T, scope string) {
 	old := policytest.Parse(t, strings.Replace(base, "trust: {", "trust: {roleScope: "+scope+", ", 1))
 	p := policytest.Parse(t, strings.Replace(withReaders, "trust: {", "trust: {roleScope: "+scope+", ", 1))
-	in := Input{Policy: old, Issuer: issuer, ServiceAccounts: []ServiceAccount{
-		serviceAccount("monitoring/prometheus", time.Hour), serviceAccount("grafana/grafana", time.Hour),
-		serviceAccount("ruler/ruler", time.Hour),
-	}}
+	in := Input{Policy: old, Issuer: issuer, ServiceAccounts: hourOld("monitoring/prometheus", "grafana/grafana", "ruler/ruler")}
 	in.Accounts = applyPlan(Compute(in), nil)
 	writer := in.Accounts[account]
 
@@ -114,7 +110,7 @@ func readersWait(t *testing.T, scope string) {
 // A destination that is only queried from now on loses the right to write at once, whatever
 // the boundary allows.
 func TestAccessShrinksAtOnce(t *testing.T) {
-	in := Input{Policy: policytest.Parse(t, base), Issuer: issuer, ServiceAccounts: []ServiceAccount{serviceAccount("monitoring/prometheus", time.Hour)}}
+	in := input(t, base, hourOld("monitoring/prometheus")...)
 	in.Accounts = applyPlan(Compute(in), nil)
 	in.Policy = policytest.Parse(t, strings.NewReplacer(
 		`ws-0001"`, `ws-0001", access: [query]`, "[central]}", "[central], mode: identity}").Replace(base))

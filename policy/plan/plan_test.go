@@ -54,10 +54,8 @@ trust: {permissionsBoundary: "arn:aws:iam::999999999999:policy/ampbridge/boundar
 			serviceAccount("team-b/typo", time.Hour, "ampbridge.io/destinations", "centrl"),
 			serviceAccount("monitoring/prometheus-k8s", time.Hour), serviceAccount("monitoring/default", time.Hour),
 		}}},
-		{"drift", Input{Policy: policytest.Parse(t, base), Accounts: drifted(t), ServiceAccounts: []ServiceAccount{
-			serviceAccount("monitoring/prometheus", time.Hour), serviceAccount("team-a/prometheus", time.Hour),
-		}}},
-		{"refused", Input{Policy: policytest.Parse(t, base), ServiceAccounts: []ServiceAccount{serviceAccount("monitoring/prometheus", time.Hour)},
+		{"drift", Input{Policy: policytest.Parse(t, base), Accounts: drifted(t), ServiceAccounts: hourOld("monitoring/prometheus", "team-a/prometheus")}},
+		{"refused", Input{Policy: policytest.Parse(t, base), ServiceAccounts: hourOld("monitoring/prometheus"),
 			Accounts: map[string]Account{
 				account: {Roles: map[string]Role{role: {ARN: policy.ARN{Partition: "aws", Service: "iam", Account: account,
 					Resource: "role/" + role}}}},
@@ -181,7 +179,7 @@ func TestClosedRoleLetsNobodyIn(t *testing.T) {
 			Policy:          policytest.Parse(t, base),
 			Issuer:          issuer,
 			Accounts:        after,
-			ServiceAccounts: []ServiceAccount{serviceAccount("team-a/prometheus", time.Hour)},
+			ServiceAccounts: hourOld("team-a/prometheus"),
 		},
 	)
 	if got := trusts(t, applyPlan(reopened, after)); !slices.Equal(got, []string{"team-a/prometheus"}) {
@@ -279,7 +277,7 @@ func TestRefusals(t *testing.T) {
 					Policy:          policytest.Parse(t, base),
 					Issuer:          issuer,
 					Accounts:        c.accounts,
-					ServiceAccounts: []ServiceAccount{serviceAccount("monitoring/prometheus", time.Hour)},
+					ServiceAccounts: hourOld("monitoring/prometheus"),
 				},
 			)
 			if len(p.Changes) > 0 {
@@ -334,7 +332,7 @@ func TestTrustShrinksFirst(t *testing.T) {
 		return synced(t, serviceAccount("monitoring/prometheus", time.Hour), serviceAccount("team-a/prometheus", time.Hour))
 	}
 	revoked := policytest.Parse(t, strings.Replace(base, `[monitoring, "team-*"]`, "[monitoring]", 1))
-	now := []ServiceAccount{serviceAccount("monitoring/prometheus", time.Hour), serviceAccount("monitoring/a-prometheus", time.Hour)}
+	now := hourOld("monitoring/prometheus", "monitoring/a-prometheus")
 
 	t.Run("before the boundary, and growing after it", func(t *testing.T) {
 		accounts := before()
@@ -375,7 +373,7 @@ grants:`, "destinations: [central]}", "destinations: [central, backup]}").Replac
 	in := Input{
 		Policy:          policytest.Parse(t, two),
 		Issuer:          issuer,
-		ServiceAccounts: []ServiceAccount{serviceAccount("monitoring/prometheus", time.Hour)},
+		ServiceAccounts: hourOld("monitoring/prometheus"),
 	}
 	in.Accounts = applyPlan(Compute(in), nil)
 	left := in.Accounts[account].Roles["ampbridge.dev-aks.backup"]
@@ -432,7 +430,7 @@ func TestForeignProviderWithTheAudienceIsUsed(t *testing.T) {
 	in := Input{
 		Policy:          policytest.Parse(t, base),
 		Issuer:          issuer,
-		ServiceAccounts: []ServiceAccount{serviceAccount("monitoring/prometheus", time.Hour)},
+		ServiceAccounts: hourOld("monitoring/prometheus"),
 		Accounts: map[string]Account{
 			account: {Provider: &Provider{Audiences: []string{"other", "sts.amazonaws.com"}, Tags: map[string]string{"terraform": "yes"}}},
 		},
@@ -447,7 +445,7 @@ func TestTrustQuota(t *testing.T) {
 	for i := range 60 {
 		all = append(all, serviceAccount(fmt.Sprintf("team-%02d/prometheus", i), time.Duration(i)*time.Hour))
 	}
-	in := Input{Policy: policytest.Parse(t, base), Issuer: issuer, ServiceAccounts: all}
+	in := input(t, base, all...)
 	p := Compute(in)
 	if len(p.Refusals) != 1 || !strings.Contains(p.Refusals[0].Message, "--trust-quota") {
 		t.Fatalf("refusals %v, want one that names the ways out", p.Refusals)
@@ -484,7 +482,7 @@ func TestManagedByOthers(t *testing.T) {
 		Input{
 			Policy:          policytest.Parse(t, none),
 			Issuer:          issuer,
-			ServiceAccounts: []ServiceAccount{serviceAccount("monitoring/prometheus", time.Hour)},
+			ServiceAccounts: hourOld("monitoring/prometheus"),
 		},
 	)
 	if !p.InSync() || len(p.Notes) != 1 || Targets(policytest.Parse(t, none), issuer) != nil {
@@ -511,7 +509,7 @@ func TestMaximumSessionAndBoundary(t *testing.T) {
 			Input{
 				Policy:          policytest.Parse(t, text),
 				Issuer:          issuer,
-				ServiceAccounts: []ServiceAccount{serviceAccount("monitoring/prometheus", time.Hour)},
+				ServiceAccounts: hourOld("monitoring/prometheus"),
 			},
 		)
 		if got := p.Changes[1]; got.MaxSessionSeconds != c.want || got.Boundary.String() != c.wantBoundary {

@@ -105,11 +105,11 @@ grants:`, "destinations: [central]}", "destinations: [central]}\n- {namespaces: 
 	in := Input{
 		Policy:          two,
 		Issuer:          issuer,
-		ServiceAccounts: []ServiceAccount{serviceAccount("team-a/prometheus", time.Hour), serviceAccount("other/x", time.Hour)},
+		ServiceAccounts: hourOld("team-a/prometheus", "other/x"),
 		Now:             noon,
 	}
 	in.Accounts = applyPlan(Compute(in), nil)
-	in.ServiceAccounts = []ServiceAccount{serviceAccount("other/default", time.Hour)}
+	in.ServiceAccounts = hourOld("other/default")
 	memory := TrackAbsence(AbsenceState{}, in)
 	in.Now = noon.Add(time.Hour)
 	in.Absence = TrackAbsence(memory, in)
@@ -157,7 +157,7 @@ func TestPruneGuardsNamespaces(t *testing.T) {
 			t.Run(c.name+", "+scope, func(t *testing.T) {
 				p := policytest.Parse(t, text)
 				p.Grants[0].MaxSubjectsPerNamespace = 10
-				in := Input{Policy: p, Issuer: issuer, Now: noon, ServiceAccounts: []ServiceAccount{serviceAccount("monitoring/other", time.Hour)}}
+				in := Input{Policy: p, Issuer: issuer, Now: noon, ServiceAccounts: hourOld("monitoring/other")}
 				for _, name := range c.trusted {
 					in.ServiceAccounts = append(in.ServiceAccounts, serviceAccount(name, time.Hour))
 				}

@@ -18,12 +18,9 @@ import (
 // each gives every service account a role of its own.
 var each = strings.Replace(base, "trust: {", "trust: {roleScope: serviceAccount, ", 1)
 
-// threeAccounts are service accounts of as many namespaces.
-func threeAccounts() (list []ServiceAccount) {
-	for _, namespace := range []string{"monitoring", "team-a", "team-b"} {
-		list = append(list, serviceAccount(namespace+"/prometheus", time.Hour))
-	}
-	return list
+// oneEach are a service account of each of three namespaces.
+func oneEach() []ServiceAccount {
+	return hourOld("monitoring/prometheus", "team-a/prometheus", "team-b/prometheus")
 }
 
 // whoTrusts lists the roles of an account with whom they trust.
@@ -57,14 +54,7 @@ func elsewhere(p *policy.Policy, a Account) Account {
 
 func TestARoleForEachServiceAccount(t *testing.T) {
 	p := policytest.Parse(t, each)
-	in := Input{Policy: p, Issuer: issuer, ServiceAccounts: []ServiceAccount{
-		serviceAccount(
-			"monitoring/prometheus",
-			time.Hour,
-		),
-		serviceAccount("team-a/prometheus", time.Hour),
-		serviceAccount("team-a/default", time.Hour),
-	}}
+	in := Input{Policy: p, Issuer: issuer, ServiceAccounts: hourOld("monitoring/prometheus", "team-a/prometheus", "team-a/default")}
 	targets := in.Targets()
 	if want := []string{
 		"ampbridge.dev-aks.central.monitoring.prometheus",
@@ -119,12 +109,9 @@ func TestARoleForEachServiceAccount(t *testing.T) {
 
 	// A role of somebody else's is in the way of one, and of nobody else.
 	in = Input{
-		Policy: p,
-		Issuer: issuer,
-		ServiceAccounts: []ServiceAccount{
-			serviceAccount("monitoring/prometheus", time.Hour),
-			serviceAccount("team-a/prometheus", time.Hour),
-		},
+		Policy:          p,
+		Issuer:          issuer,
+		ServiceAccounts: hourOld("monitoring/prometheus", "team-a/prometheus"),
 	}
 	foreign := r
 	foreign.Tags = nil
@@ -145,7 +132,7 @@ func TestARoleForEachServiceAccount(t *testing.T) {
 func TestTheScopeChanges(t *testing.T) {
 	for _, c := range []struct{ from, to string }{{base, each}, {each, base}} {
 		from, to := policytest.Parse(t, c.from), policytest.Parse(t, strings.Replace(c.to, `"team-*"`, `"team-a"`, 1))
-		in := Input{Policy: from, Issuer: issuer, Now: noon, ServiceAccounts: threeAccounts()}
+		in := Input{Policy: from, Issuer: issuer, Now: noon, ServiceAccounts: oneEach()}
 		in.Accounts = applyPlan(Compute(in), nil)
 		trusted := func(name string) (n int) {
 			for _, subjects := range whoTrusts(t, in.Accounts[account]) {
@@ -216,7 +203,7 @@ func TestTheScopeChangesToADocumentThatIsTooShort(t *testing.T) {
 	for i := range 60 {
 		all = append(all, serviceAccount(fmt.Sprintf("team-%02d/prometheus", i), time.Duration(i)*time.Hour))
 	}
-	in := Input{Policy: policytest.Parse(t, each), Issuer: issuer, ServiceAccounts: all}
+	in := input(t, each, all...)
 	in.Accounts = applyPlan(Compute(in), nil)
 	in.Policy = policytest.Parse(t, base)
 	in.Accounts[account] = elsewhere(in.Policy, in.Accounts[account])
@@ -237,7 +224,7 @@ func TestTheScopeChangesToADocumentThatIsTooShort(t *testing.T) {
 }
 
 func TestPruneARoleOfItsOwn(t *testing.T) {
-	in := Input{Policy: policytest.Parse(t, each), Issuer: issuer, Now: noon, ServiceAccounts: threeAccounts()}
+	in := Input{Policy: policytest.Parse(t, each), Issuer: issuer, Now: noon, ServiceAccounts: oneEach()}
 	in.Accounts = applyPlan(Compute(in), nil)
 	in.ServiceAccounts = in.ServiceAccounts[:2]
 	memory := TrackAbsence(AbsenceState{}, in)
@@ -306,7 +293,7 @@ func TestMissingWorkspace(t *testing.T) {
 		Policy:          p,
 		Issuer:          issuer,
 		Missing:         map[policy.ARN]bool{p.Destinations[0].Workspace.ARN: true},
-		ServiceAccounts: []ServiceAccount{serviceAccount("monitoring/prometheus", time.Hour)},
+		ServiceAccounts: hourOld("monitoring/prometheus"),
 	}
 	first := Compute(in)
 	if len(first.Changes) > 0 || len(first.Refusals) != 1 ||

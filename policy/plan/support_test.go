@@ -32,6 +32,21 @@ grants:
 trust: {permissionsBoundary: "arn:aws:iam::999999999999:policy/ampbridge/boundary"}
 `
 
+// input is what is planned for a policy and service accounts, where nothing exists yet.
+func input(t *testing.T, text string, accounts ...ServiceAccount) Input {
+	t.Helper()
+	return Input{Policy: policytest.Parse(t, text), Issuer: issuer, ServiceAccounts: accounts}
+}
+
+// hourOld are service accounts that were made an hour ago.
+func hourOld(subjects ...string) []ServiceAccount {
+	list := make([]ServiceAccount, len(subjects))
+	for i, subject := range subjects {
+		list[i] = serviceAccount(subject, time.Hour)
+	}
+	return list
+}
+
 // serviceAccount is one of a namespace labelled enabled, made age ago.
 func serviceAccount(subject string, age time.Duration, annotations ...string) ServiceAccount {
 	namespace, name, _ := strings.Cut(subject, "/")
@@ -110,7 +125,7 @@ func merged(a, b map[string]string) map[string]string {
 // synced is what a first plan for the policy base leaves behind.
 func synced(t *testing.T, accounts ...ServiceAccount) map[string]Account {
 	t.Helper()
-	p := Compute(Input{Policy: policytest.Parse(t, base), Issuer: issuer, ServiceAccounts: accounts})
+	p := Compute(input(t, base, accounts...))
 	if len(p.Refusals) > 0 {
 		t.Fatalf("refused: %v", p.Refusals)
 	}
