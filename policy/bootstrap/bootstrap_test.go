@@ -29,7 +29,8 @@ var self = policy.Subject{Namespace: "ampbridge-system", ServiceAccount: "ampbri
 
 func desired(t *testing.T, text, account string, change ...func(*bootstrap.Input)) bootstrap.Central {
 	t.Helper()
-	in := bootstrap.Input{Policy: policytest.ParseDraft(t, text), Issuer: issuer, Account: account, Sync: self, Tags: map[string]string{"team": "a b@c=d"}}
+	in := bootstrap.Input{Policy: policytest.ParseDraft(t, text), Issuer: issuer, Account: account, Sync: self}
+	in.Tags = map[string]string{"team": "a b@c=d"}
 	for _, c := range change {
 		c(&in)
 	}

@@ -54,7 +54,9 @@ trust: {permissionsBoundary: "arn:aws:iam::999999999999:policy/ampbridge/boundar
 			serviceAccount("team-b/typo", time.Hour, "ampbridge.io/destinations", "centrl"),
 			serviceAccount("monitoring/prometheus-k8s", time.Hour), serviceAccount("monitoring/default", time.Hour),
 		}}},
-		{"drift", Input{Policy: policytest.Parse(t, base), Accounts: drifted(t), ServiceAccounts: hourOld("monitoring/prometheus", "team-a/prometheus")}},
+		{"drift", Input{
+			Policy: policytest.Parse(t, base), Accounts: drifted(t), ServiceAccounts: hourOld("monitoring/prometheus", "team-a/prometheus"),
+		}},
 		{"refused", Input{Policy: policytest.Parse(t, base), ServiceAccounts: hourOld("monitoring/prometheus"),
 			Accounts: map[string]Account{
 				account: {Roles: map[string]Role{role: {ARN: policy.ARN{Partition: "aws", Service: "iam", Account: account,
@@ -393,7 +395,8 @@ grants:`, "destinations: [central]}", "destinations: [central, backup]}").Replac
 		{"its destination is gone", policytest.Parse(t, base), left, true},
 		{"another cluster's", policytest.Parse(t, base), foreign, false},
 		{"an admin keeps it as a second role", own("assumeRole"), left, false},
-		{"an admin keeps it himself", policytest.Parse(t, strings.Replace(two, "- {name: backup,", `- {name: backup, role: "`+left.ARN.String()+`",`, 1)),
+		{"an admin keeps it himself",
+			policytest.Parse(t, strings.Replace(two, "- {name: backup,", `- {name: backup, role: "`+left.ARN.String()+`",`, 1)),
 			left, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -99,9 +99,10 @@ func TestPrune(t *testing.T) {
 
 // The guard is for an account as well: many small roles are many subjects.
 func TestPruneGuardsTheAccount(t *testing.T) {
-	two := policytest.Parse(t, strings.NewReplacer("grants:", `- {name: backup, workspace: "arn:aws:aps:eu-west-1:111122223333:workspace/ws-0009"}
+	two := policytest.Parse(t, strings.NewReplacer(
+		"grants:", `- {name: backup, workspace: "arn:aws:aps:eu-west-1:111122223333:workspace/ws-0009"}
 grants:`, "destinations: [central]}", "destinations: [central]}\n- {namespaces: [other], serviceAccounts: [x], destinations: "+
-		"[backup]}").Replace(base))
+			"[backup]}").Replace(base))
 	in := Input{
 		Policy:          two,
 		Issuer:          issuer,
@@ -218,7 +219,8 @@ func TestMemory(t *testing.T) {
 		{"seen, though it opted out", func(in *Input) {
 			in.ServiceAccounts = append(in.ServiceAccounts, serviceAccount("team-a/prometheus", 0, "ampbridge.io/inject", "false"))
 		}, time.Time{}},
-		{"not granted any more: the grant decides", func(in *Input) { in.Policy = policytest.Parse(t, strings.Replace(base, `, "team-*"`, "", 1)) },
+		{"not granted any more: the grant decides",
+			func(in *Input) { in.Policy = policytest.Parse(t, strings.Replace(base, `, "team-*"`, "", 1)) },
 			time.Time{}},
 		{"an account that cannot be read", func(in *Input) { in.Accounts = map[string]Account{account: {Problem: "denied"}} }, noon},
 		{"the role is somebody else's", func(in *Input) {

@@ -29,7 +29,8 @@ func TestSubjectStatuses(t *testing.T) {
 		want []string // state, * where the plan brings it about, and subject
 	}{
 		{"new", Input{Policy: policytest.Parse(t, base), ServiceAccounts: []ServiceAccount{old}}, []string{"Trusted* team-a/prometheus"}},
-		{"as before, and a new one", Input{Policy: policytest.Parse(t, base), Accounts: synced(t, old), ServiceAccounts: []ServiceAccount{old, late}},
+		{"as before, and a new one",
+			Input{Policy: policytest.Parse(t, base), Accounts: synced(t, old), ServiceAccounts: []ServiceAccount{old, late}},
 			[]string{"Trusted team-a/prometheus", "Trusted* team-a/b-prometheus"}},
 		{"no place", Input{Policy: policytest.Parse(t, capped), ServiceAccounts: []ServiceAccount{old, late}}, []string{"CapReached " +
 			"team-a/b-prometheus", "Trusted* team-a/prometheus"}},
@@ -44,7 +45,8 @@ func TestSubjectStatuses(t *testing.T) {
 			Input{Policy: policytest.Parse(t, base), Accounts: provider, ServiceAccounts: []ServiceAccount{old, late}},
 			[]string{"Refused team-a/b-prometheus", "Trusted team-a/prometheus"}},
 		{"an account that cannot be read says nothing of anybody",
-			Input{Policy: policytest.Parse(t, base), Accounts: map[string]Account{account: {Problem: "denied"}}, ServiceAccounts: []ServiceAccount{old}}, nil},
+			Input{Policy: policytest.Parse(t, base), Accounts: map[string]Account{account: {Problem: "denied"}},
+				ServiceAccounts: []ServiceAccount{old}}, nil},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			c.in.Issuer = issuer

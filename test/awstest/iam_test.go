@@ -56,29 +56,48 @@ func TestIAMErrors(t *testing.T) {
 		call          func() error
 		code, message string
 	}{
-		{"role exists", call(f.iam.CreateRole, &iam.CreateRoleInput{RoleName: name, AssumeRolePolicyDocument: good}), "EntityAlreadyExists", "Role with name ampbridge.dev.central already exists."},
-		{"role exists under another path and case", call(f.iam.CreateRole, &iam.CreateRoleInput{RoleName: aws.String("SECOND"), Path: aws.String("/b/"), AssumeRolePolicyDocument: good}), "EntityAlreadyExists", "Role with name SECOND already exists."},
-		{"too many roles", call(f.iam.CreateRole, &iam.CreateRoleInput{RoleName: missing, AssumeRolePolicyDocument: good}), "LimitExceeded", "Cannot exceed quota for RolesPerAccount: 2"},
-		{"trust policy too long at creation", call(f.iam.CreateRole, &iam.CreateRoleInput{RoleName: missing, AssumeRolePolicyDocument: long}), "LimitExceeded", "Cannot exceed quota for ACLSizePerRole: 600"},
-		{"trust policy too long", call(f.iam.UpdateAssumeRolePolicy, &iam.UpdateAssumeRolePolicyInput{RoleName: name, PolicyDocument: long}), "LimitExceeded", "Cannot exceed quota for ACLSizePerRole: 600"},
-		{"trust policy malformed", call(f.iam.UpdateAssumeRolePolicy, &iam.UpdateAssumeRolePolicyInput{RoleName: name, PolicyDocument: aws.String("{}")}), "MalformedPolicyDocument", "Syntax errors in policy."},
-		{"principal that does not exist", call(f.iam.UpdateAssumeRolePolicy, &iam.UpdateAssumeRolePolicyInput{RoleName: name, PolicyDocument: aws.String(
-			`{"Statement":{"Effect":"Allow","Principal":{"AWS":"arn:aws:iam::111122223333:role/nobody"},"Action":"sts:AssumeRole"}}`)}), "MalformedPolicyDocument", `Invalid principal in policy: "AWS":"arn:aws:iam::111122223333:role/nobody"`},
-		{"role name", call(f.iam.CreateRole, &iam.CreateRoleInput{RoleName: aws.String(strings.Repeat("x", 65)), AssumeRolePolicyDocument: good}), "ValidationError", "1 validation error detected"},
-		{"role path", call(f.iam.CreateRole, &iam.CreateRoleInput{RoleName: missing, Path: aws.String("a"), AssumeRolePolicyDocument: good}), "ValidationError", "The specified value for path is invalid."},
-		{"session duration", call(f.iam.UpdateRole, &iam.UpdateRoleInput{RoleName: name, MaxSessionDuration: aws.Int32(3599)}), "ValidationError", "1 validation error detected: Value '3599' at 'maxSessionDuration' failed to satisfy constraint: Member " +
-			"must have value greater than or equal to 3600"},
+		{"role exists", call(f.iam.CreateRole, &iam.CreateRoleInput{RoleName: name, AssumeRolePolicyDocument: good}),
+			"EntityAlreadyExists", "Role with name ampbridge.dev.central already exists."},
+		{"role exists under another path and case",
+			call(f.iam.CreateRole, &iam.CreateRoleInput{RoleName: aws.String("SECOND"), Path: aws.String("/b/"), AssumeRolePolicyDocument: good}),
+			"EntityAlreadyExists", "Role with name SECOND already exists."},
+		{"too many roles", call(f.iam.CreateRole, &iam.CreateRoleInput{RoleName: missing, AssumeRolePolicyDocument: good}),
+			"LimitExceeded", "Cannot exceed quota for RolesPerAccount: 2"},
+		{"trust policy too long at creation", call(f.iam.CreateRole, &iam.CreateRoleInput{RoleName: missing, AssumeRolePolicyDocument: long}),
+			"LimitExceeded", "Cannot exceed quota for ACLSizePerRole: 600"},
+		{"trust policy too long", call(f.iam.UpdateAssumeRolePolicy, &iam.UpdateAssumeRolePolicyInput{RoleName: name, PolicyDocument: long}),
+			"LimitExceeded", "Cannot exceed quota for ACLSizePerRole: 600"},
+		{"trust policy malformed",
+			call(f.iam.UpdateAssumeRolePolicy, &iam.UpdateAssumeRolePolicyInput{RoleName: name, PolicyDocument: aws.String("{}")}),
+			"MalformedPolicyDocument", "Syntax errors in policy."},
+		{"principal that does not exist",
+			call(f.iam.UpdateAssumeRolePolicy, &iam.UpdateAssumeRolePolicyInput{RoleName: name, PolicyDocument: aws.String(
+			`{"Statement":{"Effect":"Allow","Principal":{"AWS":"arn:aws:iam::111122223333:role/nobody"},"Action":"sts:AssumeRole"}}`)}),
+			"MalformedPolicyDocument", `Invalid principal in policy: "AWS":"arn:aws:iam::111122223333:role/nobody"`},
+		{"role name", call(f.iam.CreateRole, &iam.CreateRoleInput{RoleName: aws.String(strings.Repeat("x", 65)), AssumeRolePolicyDocument: good}),
+			"ValidationError", "1 validation error detected"},
+		{"role path", call(f.iam.CreateRole, &iam.CreateRoleInput{RoleName: missing, Path: aws.String("a"), AssumeRolePolicyDocument: good}),
+			"ValidationError", "The specified value for path is invalid."},
+		{"session duration", call(f.iam.UpdateRole, &iam.UpdateRoleInput{RoleName: name, MaxSessionDuration: aws.Int32(3599)}),
+			"ValidationError", "1 validation error detected: Value '3599' at 'maxSessionDuration' failed to satisfy constraint: Member " +
+				"must have value greater than or equal to 3600"},
 		{"boundary that does not exist", call(f.iam.PutRolePermissionsBoundary, &iam.PutRolePermissionsBoundaryInput{
 			RoleName:            name,
 			PermissionsBoundary: aws.String("arn:aws:iam::111122223333:policy/nothing"),
 		}), "NoSuchEntity", "Scope ARN: arn:aws:iam::111122223333:policy/nothing does not exist or is not attachable."},
-		{"no such role", call(f.iam.GetRole, &iam.GetRoleInput{RoleName: missing}), "NoSuchEntity", "The role with name missing cannot be found."},
-		{"too many role tags", call(f.iam.TagRole, &iam.TagRoleInput{RoleName: name, Tags: tags("a", "b")}), "LimitExceeded", "The number of tags has reached the maximum limit."},
+		{"no such role", call(f.iam.GetRole, &iam.GetRoleInput{RoleName: missing}),
+			"NoSuchEntity", "The role with name missing cannot be found."},
+		{"too many role tags", call(f.iam.TagRole, &iam.TagRoleInput{RoleName: name, Tags: tags("a", "b")}),
+			"LimitExceeded", "The number of tags has reached the maximum limit."},
 		{"tag twice", call(f.iam.TagRole, &iam.TagRoleInput{RoleName: name, Tags: tags("a", "A")}), "InvalidInput", "Duplicate tag keys found."},
 		{"tag key", call(f.iam.TagRole, &iam.TagRoleInput{RoleName: name, Tags: tags("a#")}), "ValidationError", "1 validation error detected"},
-		{"no such inline policy", call(f.iam.GetRolePolicy, &iam.GetRolePolicyInput{RoleName: name, PolicyName: missing}), "NoSuchEntity", "The role policy with name missing cannot be found."},
-		{"inline policies too long together", call(f.iam.PutRolePolicy, &iam.PutRolePolicyInput{RoleName: name, PolicyName: missing, PolicyDocument: policy}), "LimitExceeded", "Maximum policy size of 300 bytes exceeded for role ampbridge.dev.central"},
-		{"role with an inline policy", call(f.iam.DeleteRole, &iam.DeleteRoleInput{RoleName: name}), "DeleteConflict", "Cannot delete entity, must delete policies first."},
+		{"no such inline policy", call(f.iam.GetRolePolicy, &iam.GetRolePolicyInput{RoleName: name, PolicyName: missing}),
+			"NoSuchEntity", "The role policy with name missing cannot be found."},
+		{"inline policies too long together",
+			call(f.iam.PutRolePolicy, &iam.PutRolePolicyInput{RoleName: name, PolicyName: missing, PolicyDocument: policy}),
+			"LimitExceeded", "Maximum policy size of 300 bytes exceeded for role ampbridge.dev.central"},
+		{"role with an inline policy", call(f.iam.DeleteRole, &iam.DeleteRoleInput{RoleName: name}),
+			"DeleteConflict", "Cannot delete entity, must delete policies first."},
 		{"role with an attached policy", func() error {
 			_, err := f.iam.AttachRolePolicy(
 				background,
@@ -93,16 +112,27 @@ func TestIAMErrors(t *testing.T) {
 			_, err = f.iam.DeleteRole(background, &iam.DeleteRoleInput{RoleName: second})
 			return err
 		}, "DeleteConflict", "Cannot delete entity, must detach all policies first."},
-		{"attach what does not exist", call(f.iam.AttachRolePolicy, &iam.AttachRolePolicyInput{RoleName: name, PolicyArn: aws.String("arn:aws:iam::aws:policy/Nothing")}), "NoSuchEntity", "Policy arn:aws:iam::aws:policy/Nothing does not exist or is not attachable."},
-		{"provider exists", call(f.iam.CreateOpenIDConnectProvider, &iam.CreateOpenIDConnectProviderInput{Url: aws.String(eksIssuer)}), "EntityAlreadyExists", "Provider with url " + eksIssuer + " already exists."},
+		{"attach what does not exist",
+			call(f.iam.AttachRolePolicy, &iam.AttachRolePolicyInput{RoleName: name, PolicyArn: aws.String("arn:aws:iam::aws:policy/Nothing")}),
+			"NoSuchEntity", "Policy arn:aws:iam::aws:policy/Nothing does not exist or is not attachable."},
+		{"provider exists", call(f.iam.CreateOpenIDConnectProvider, &iam.CreateOpenIDConnectProviderInput{Url: aws.String(eksIssuer)}),
+			"EntityAlreadyExists", "Provider with url " + eksIssuer + " already exists."},
 		{"too many providers", call(f.iam.CreateOpenIDConnectProvider, &iam.CreateOpenIDConnectProviderInput{
 			Url:            aws.String("https://example.com"),
 			ThumbprintList: []string{strings.Repeat("a", 40)},
 		}), "LimitExceeded", "Cannot exceed quota for OpenIdConnectProvidersPerAccount: 2"},
-		{"provider that IAM cannot reach", call(f.iam.CreateOpenIDConnectProvider, &iam.CreateOpenIDConnectProviderInput{Url: aws.String("https://10-0-0-1.internal.example")}), "OpenIdIdpCommunicationError", "Unable to communicate with the identity provider"},
-		{"provider with a port", call(f.iam.CreateOpenIDConnectProvider, &iam.CreateOpenIDConnectProviderInput{Url: aws.String("https://example.com:6443")}), "ValidationError", "Invalid Open ID Connect Provider URL"},
-		{"provider over http", call(f.iam.CreateOpenIDConnectProvider, &iam.CreateOpenIDConnectProviderInput{Url: aws.String("http://example.com")}), "ValidationError", "Invalid Open ID Connect Provider URL"},
-		{"no such provider", call(f.iam.GetOpenIDConnectProvider, &iam.GetOpenIDConnectProviderInput{OpenIDConnectProviderArn: aws.String(aksProvider + "x")}), "NoSuchEntity", "OpenIDConnect Provider not found for arn " + aksProvider + "x"},
+		{"provider that IAM cannot reach",
+			call(f.iam.CreateOpenIDConnectProvider, &iam.CreateOpenIDConnectProviderInput{Url: aws.String("https://10-0-0-1.internal.example")}),
+			"OpenIdIdpCommunicationError", "Unable to communicate with the identity provider"},
+		{"provider with a port",
+			call(f.iam.CreateOpenIDConnectProvider, &iam.CreateOpenIDConnectProviderInput{Url: aws.String("https://example.com:6443")}),
+			"ValidationError", "Invalid Open ID Connect Provider URL"},
+		{"provider over http",
+			call(f.iam.CreateOpenIDConnectProvider, &iam.CreateOpenIDConnectProviderInput{Url: aws.String("http://example.com")}),
+			"ValidationError", "Invalid Open ID Connect Provider URL"},
+		{"no such provider",
+			call(f.iam.GetOpenIDConnectProvider, &iam.GetOpenIDConnectProviderInput{OpenIDConnectProviderArn: aws.String(aksProvider + "x")}),
+			"NoSuchEntity", "OpenIDConnect Provider not found for arn " + aksProvider + "x"},
 		{"too many client IDs", func() error {
 			for _, id := range []string{"one", "two"} {
 				_, err := f.iam.AddClientIDToOpenIDConnectProvider(
@@ -137,7 +167,8 @@ func TestIAMErrors(t *testing.T) {
 			}
 			return nil
 		}, "EntityAlreadyExists", "A policy called boundary already exists. Duplicate names are not allowed."},
-		{"no such policy", call(f.iam.GetPolicy, &iam.GetPolicyInput{PolicyArn: aws.String("arn:aws:iam::111122223333:policy/x")}), "NoSuchEntity", "Policy arn:aws:iam::111122223333:policy/x was not found."},
+		{"no such policy", call(f.iam.GetPolicy, &iam.GetPolicyInput{PolicyArn: aws.String("arn:aws:iam::111122223333:policy/x")}),
+			"NoSuchEntity", "Policy arn:aws:iam::111122223333:policy/x was not found."},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) { wantError(t, test.call(), test.code, test.message) })

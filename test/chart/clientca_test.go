@@ -52,7 +52,8 @@ plugins:
 	clients := filepath.Join(dir, "clients.crt")
 	testkit.Must(t, os.WriteFile(clients, ca, 0o600))
 	health, metrics := testkit.FreeAddr(t), testkit.FreeAddr(t)
-	log := run(t, binary(t), "webhook", "--policy="+testkit.TempFile(t, "values.yaml", renderedPolicy(t, "-f", minimal)), "--image=ampbridge:dev", "--cert-dir="+dir,
+	log := run(t, binary(t), "webhook",
+		"--policy="+testkit.TempFile(t, "policy.yaml", renderedPolicy(t, "-f", minimal)), "--image=ampbridge:dev", "--cert-dir="+dir,
 		"--addr="+addr, "--health-addr="+health, "--metrics-addr="+metrics, "--drain-delay=0s", "--kubeconfig="+f.Kubeconfig(),
 		"--client-ca="+clients, "--client-name=kube-apiserver")
 	testkit.EventuallyEmpty(t, func() string { return log.under(answers(t, "http://"+health+"/readyz", "ok")) })

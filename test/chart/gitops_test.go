@@ -39,7 +39,7 @@ func TestGitOps(t *testing.T) {
 	testkit.Must(t, f.Namespace(t.Context(), "monitoring", map[string]string{"ampbridge.io/injection": "enabled"}))
 	f.defineCustomResources(t)
 	before := f.settled(t)
-	values := []string{"-f", minimal, "-f", testkit.TempFile(t, "values.yaml", `
+	values := []string{"-f", minimal, "-f", valuesFile(t, `
 serviceMonitor: {enabled: true}
 prometheusRule: {enabled: true}
 grafanaDashboard: {enabled: true}
@@ -104,7 +104,7 @@ func (g *gitopsTool) sync(t *testing.T, all objects, verb string, values []strin
 func (g *gitopsTool) test(t *testing.T, values []string) {
 	all := g.desired(t, values)
 	g.sync(t, all, "install", values)
-	policy := testkit.TempFile(t, "values.yaml", renderedPolicy(t, values...))
+	policy := valuesFile(t, renderedPolicy(t, values...))
 	var processes []*process
 	for _, component := range []string{"webhook", "sync"} {
 		name := "ampbridge-" + component
@@ -352,7 +352,7 @@ func TestGitOpsPage(t *testing.T) {
 		}
 		text, err := yaml.Marshal(values)
 		testkit.Must(t, err)
-		all := render(t, "-f", testkit.TempFile(t, "values.yaml", string(text)))
+		all := render(t, "-f", valuesFile(t, string(text)))
 		if kind != "Application" {
 			continue
 		}

@@ -241,7 +241,7 @@ dependencies:
 	testkit.Must(t, err)
 	for _, program := range []string{helm3, helm4} {
 		for enabled, want := range map[string]bool{"": true, "true": true, "false": false} {
-			args := []string{"template", "platform", parent, "--namespace", namespace, "-f", testkit.TempFile(t, "values.yaml", string(values))}
+			args := []string{"template", "platform", parent, "--namespace", namespace, "-f", valuesFile(t, string(values))}
 			if enabled != "" {
 				args = append(args, "--set", "ampbridge.enabled="+enabled)
 			}
@@ -257,7 +257,7 @@ dependencies:
 			"platform",
 			parent,
 			"-f",
-			testkit.TempFile(t, "values.yaml", string(values)),
+			valuesFile(t, string(values)),
 			"--set",
 			"ampbridge.enabled=perhaps",
 		)

@@ -26,7 +26,7 @@ import (
 // renderValues renders the least, and these values.
 func renderValues(t *testing.T, values string) objects {
 	t.Helper()
-	return render(t, "-f", minimal, "-f", testkit.TempFile(t, "values.yaml", values))
+	return render(t, "-f", minimal, "-f", valuesFile(t, values))
 }
 
 // deployments are the chart's two, by the name of their container.

@@ -133,7 +133,7 @@ func TestPolicyArrivesAsItWas(t *testing.T) {
 			testkit.Must(t, yaml.Unmarshal(text, &value))
 			values, err := yaml.Marshal(map[string]any{"policy": value})
 			testkit.Must(t, err)
-			got, err := policy.Parse([]byte(renderedPolicy(t, "-f", testkit.TempFile(t, "values.yaml", string(values)))))
+			got, err := policy.Parse([]byte(renderedPolicy(t, "-f", valuesFile(t, string(values)))))
 			testkit.Must(t, err)
 			if diff := cmp.Diff(want, got); diff != "" {
 				t.Errorf("-as written +as rendered:\n%s", diff)

@@ -65,7 +65,7 @@ func TestReadmesExample(t *testing.T) {
 	if !found {
 		t.Fatal("the README has no example of values")
 	}
-	_, err = policy.Parse([]byte(renderedPolicy(t, "-f", testkit.TempFile(t, "values.yaml", example))))
+	_, err = policy.Parse([]byte(renderedPolicy(t, "-f", valuesFile(t, example))))
 	testkit.Must(t, err)
 }
 

@@ -43,7 +43,7 @@ certificates: {mode: provided, provided: {secretName: own, caBundle: "-----BEGIN
 			var got admissionv1.MutatingWebhookConfiguration
 			into(
 				t,
-				render(t, "-f", minimal, "-f", testkit.TempFile(t, "values.yaml", test.values)).get(t, "MutatingWebhookConfiguration", registration.DefaultName),
+				render(t, "-f", minimal, "-f", valuesFile(t, test.values)).get(t, "MutatingWebhookConfiguration", registration.DefaultName),
 				&got,
 			)
 			test.want.ClientConfig.Service = &admissionv1.ServiceReference{
@@ -62,7 +62,7 @@ certificates: {mode: provided, provided: {secretName: own, caBundle: "-----BEGIN
 			var gotPolicy admissionv1.ValidatingWebhookConfiguration
 			into(
 				t,
-				render(t, "-f", minimal, "-f", testkit.TempFile(t, "values.yaml", test.values)).get(t, "ValidatingWebhookConfiguration", registration.DefaultName),
+				render(t, "-f", minimal, "-f", valuesFile(t, test.values)).get(t, "ValidatingWebhookConfiguration", registration.DefaultName),
 				&gotPolicy,
 			)
 			wantPolicy, err := registration.NewPolicy(test.want, namespace, "ampbridge-policy")
@@ -78,7 +78,7 @@ certificates: {mode: provided, provided: {secretName: own, caBundle: "-----BEGIN
 // The registration's labels and annotations are the user's beside the chart's.
 func TestRegistrationsMetadata(t *testing.T) {
 	own := render(t, "-f", minimal).get(t, "MutatingWebhookConfiguration", registration.DefaultName)
-	others := render(t, "-f", minimal, "-f", testkit.TempFile(t, "values.yaml", `
+	others := render(t, "-f", minimal, "-f", valuesFile(t, `
 certificates: {mode: certManager}
 webhook:
   registration:

@@ -154,3 +154,9 @@ func into(t *testing.T, object *unstructured.Unstructured, v any) {
 	testkit.Must(t, err)
 	testkit.Must(t, yaml.UnmarshalStrict(text, v))
 }
+
+// valuesFile writes values of the chart to a file.
+func valuesFile(t *testing.T, text string) string {
+	t.Helper()
+	return testkit.TempFile(t, "values.yaml", text)
+}

@@ -91,7 +91,7 @@ policy:
 // testRendered installs as Argo CD does: rendered manifests, applied without Leases,
 // which it never applies, and without hooks.
 func (f *fixture) testRendered(t *testing.T) {
-	values := []string{"-f", testkit.TempFile(t, "values.yaml", managed)}
+	values := []string{"-f", valuesFile(t, managed)}
 	all := slices.DeleteFunc(render(t, values...), func(o *unstructured.Unstructured) bool {
 		return o.GetKind() == "Lease" || o.GetAnnotations()["helm.sh/hook"] != ""
 	})
@@ -109,7 +109,7 @@ func (f *fixture) testRendered(t *testing.T) {
 	)
 	testkit.Must(t, err)
 	account.AddWorkspace("eu-west-1", "ws-0001")
-	policy := testkit.TempFile(t, "values.yaml", renderedPolicy(t, values...))
+	policy := valuesFile(t, renderedPolicy(t, values...))
 	sync := f.start(t, "ampbridge-sync", podOf(t, all.get(t, "Deployment", "ampbridge-sync")).Containers[0].Args, policy,
 		slices.Concat(cloud.Environ(), account.AdminCredentials().Environ(), []string{"AWS_EC2_METADATA_DISABLED=true"})...)
 	sync.ready(t)
@@ -159,7 +159,7 @@ func (f *fixture) testShippedLease(t *testing.T) {
 	shipped, err := leases.Get(ctx, "ampbridge-sync", metav1.GetOptions{})
 	testkit.Must(t, err)
 	args := podOf(t, render(t, "-f", minimal).get(t, "Deployment", "ampbridge-sync")).Containers[0].Args
-	sync := f.start(t, "ampbridge-sync", args, testkit.TempFile(t, "values.yaml", renderedPolicy(t, "-f", minimal)))
+	sync := f.start(t, "ampbridge-sync", args, valuesFile(t, renderedPolicy(t, "-f", minimal)))
 	sync.ready(t)
 	sync.shows(t, "\nampbridge_sync_leader 1\n")
 	held, err := leases.Get(ctx, "ampbridge-sync", metav1.GetOptions{})
@@ -323,7 +323,7 @@ func (f *fixture) testSecretAgain(t *testing.T) {
 	f.helm(t, append([]string{"install", release, chartDir, "--namespace", namespace}, values...)...)
 	const name = "ampbridge-collector-webhook"
 	args := podOf(t, render(t, values...).get(t, "Deployment", name)).Containers[0].Args
-	webhook := f.start(t, name, args, testkit.TempFile(t, "values.yaml", renderedPolicy(t, "-f", minimal)))
+	webhook := f.start(t, name, args, valuesFile(t, renderedPolicy(t, "-f", minimal)))
 	webhook.ready(t)
 	secrets := f.Client().CoreV1().Secrets(namespace)
 	made, err := secrets.Get(t.Context(), name+"-tls", metav1.GetOptions{})
@@ -450,7 +450,7 @@ func (f *fixture) testCertificateModes(t *testing.T) {
 
 	f.helm(t, slices.Concat([]string{"install"}, upgrade()[1:])...)
 	args := podOf(t, render(t, "-f", minimal).get(t, "Deployment", "ampbridge-webhook")).Containers[0].Args
-	webhook := f.start(t, "ampbridge-webhook", args, testkit.TempFile(t, "values.yaml", renderedPolicy(t, "-f", minimal)))
+	webhook := f.start(t, "ampbridge-webhook", args, valuesFile(t, renderedPolicy(t, "-f", minimal)))
 	webhook.ready(t)
 	webhook.shows(t, "\nampbridge_certificate_trusted 1\n")
 	takeOver("ampbridge", "first")

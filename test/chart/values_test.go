@@ -101,7 +101,7 @@ func TestTypos(t *testing.T) {
 		{"a CA in base64", "webhook: {clientCA: {caBundle: LS0tLS1CRUdJTg==}}", []string{"/webhook/clientCA/caBundle", "BEGIN CERTIFICATE"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			_, stderr, err := helm(t, "template", release, chartDir, "-f", minimal, "-f", testkit.TempFile(t, "values.yaml", test.values))
+			_, stderr, err := helm(t, "template", release, chartDir, "-f", minimal, "-f", valuesFile(t, test.values))
 			if err == nil {
 				t.Fatal("accepted")
 			}

@@ -66,7 +66,7 @@ func newWatched(t *testing.T) *watched {
 			&corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: name}}, metav1.CreateOptions{})
 		testkit.Must(t, err)
 	}
-	values := []string{"-f", testkit.TempFile(t, "values.yaml", managed)}
+	values := []string{"-f", valuesFile(t, managed)}
 	w.helm(t, append([]string{"install", release, chartDir, "--namespace", namespace}, values...)...)
 
 	cloud := awstest.Start(t, awstest.Options{})
@@ -79,7 +79,7 @@ func newWatched(t *testing.T) *watched {
 	testkit.Must(t, err)
 	account.AddWorkspace("eu-west-1", "ws-0001")
 	all := render(t, values...)
-	w.policyFile = testkit.TempFile(t, "values.yaml", renderedPolicy(t, values...))
+	w.policyFile = valuesFile(t, renderedPolicy(t, values...))
 	args := func(name string) []string { return podOf(t, all.get(t, "Deployment", name)).Containers[0].Args }
 	w.webhook = w.start(t, "ampbridge-webhook", args("ampbridge-webhook"), w.policyFile)
 	sync := w.start(t, "ampbridge-sync", args("ampbridge-sync"), w.policyFile,

@@ -295,7 +295,8 @@ func TestInterruptedRunIsCompletedByTheNext(t *testing.T) {
 // hasOneWorkspace checks that no workspace was made twice.
 func (f *fixture) hasOneWorkspace(t *testing.T) {
 	t.Helper()
-	list, err := amp.NewFromConfig(f.cloud.Config(f.account.AdminCredentials(), region)).ListWorkspaces(t.Context(), &amp.ListWorkspacesInput{})
+	client := amp.NewFromConfig(f.cloud.Config(f.account.AdminCredentials(), region))
+	list, err := client.ListWorkspaces(t.Context(), &amp.ListWorkspacesInput{})
 	if err != nil || len(list.Workspaces) != 1 {
 		t.Errorf("%d workspaces, %v: want one", len(list.Workspaces), err)
 	}

@@ -206,8 +206,9 @@ func TestRefusals(t *testing.T) {
 		"an address": {publish.Options{Keys: keySet(t, "a"), Discovery: document("https://10.0.0.1")}, "AWS cannot reach the host of " +
 			"the issuer"},
 		"not AWS's kind": {publish.Options{Keys: keySet(t, "a"), Discovery: document("https://10.0.0.1:6443")}, "has a port"},
-		"another key of that id": {publish.Options{Keys: testkit.TempFile(t, "file", strings.ReplaceAll(text, `"other"`, `"a"`))}, `the kid "a" ` +
-			`names another key`},
+		"another key of that id": {publish.Options{Keys: testkit.TempFile(t, "keys", strings.ReplaceAll(text, `"other"`, `"a"`))},
+			`the kid "a" ` +
+				`names another key`},
 		"another bucket": {publish.Options{To: "s3://mine/dev", Keys: keySet(t, "a"), Issuer: "https://theirs.s3.eu-west-1.amazonaws.com/dev"},
 			"AWS would not find what is written here"},
 		"another prefix": {publish.Options{To: "s3://mine/prod", Keys: keySet(t, "a"), Issuer: "https://s3.eu-west-1.amazonaws.com/mine/dev"},

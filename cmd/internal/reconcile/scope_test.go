@@ -14,7 +14,9 @@ import (
 )
 
 // each gives every service account of namespace many a role of its own.
-var each = strings.NewReplacer(`["monitoring", "unlabelled"]`, "[many]", "trust: {", "trust: {roleScope: serviceAccount, ").Replace(policyText)
+var each = strings.NewReplacer(
+	`["monitoring", "unlabelled"]`, "[many]", "trust: {", "trust: {roleScope: serviceAccount, ",
+).Replace(policyText)
 
 func roleOf(name string) string {
 	return roleARN + ".many." + name

@@ -1,6 +1,7 @@
 package terraform
 
 import (
+	"slices"
 	"strings"
 	"testing"
 
@@ -15,7 +16,8 @@ import (
 // desiredCentral returns the central part of an account.
 func desiredCentral(t *testing.T, account string, change ...func(*bootstrap.Input)) bootstrap.Central {
 	t.Helper()
-	return desiredIn(t, policytest.TwoAccounts, account, append(change, func(in *bootstrap.Input) { in.Tags = map[string]string{"team": "a b@c=d"} })...)
+	tagged := func(in *bootstrap.Input) { in.Tags = map[string]string{"team": "a b@c=d"} }
+	return desiredIn(t, policytest.TwoAccounts, account, slices.Insert(change, 0, tagged)...)
 }
 
 // centralText returns the first configuration of an account.

@@ -45,7 +45,8 @@ func newFixture(t *testing.T) *fixture {
 	e.AddImage(kubelet.Image{Match: "busybox/prometheus", Binaries: map[string]string{
 		"/bin/prometheus": tools.Path(t, "prometheus"), "/bin/sh": tools.Path(t, "gosh"),
 	}, Entrypoint: []string{"/bin/prometheus"}, WorkingDir: "/prometheus", User: 65534})
-	e.AddImage(kubelet.Image{Match: "jimmidyson/configmap-reload", Binaries: map[string]string{"/configmap-reload": tools.Build(t, "./reloader")},
+	e.AddImage(kubelet.Image{
+		Match: "jimmidyson/configmap-reload", Binaries: map[string]string{"/configmap-reload": tools.Build(t, "./reloader")},
 		Entrypoint: []string{"/configmap-reload"}, User: 65534})
 	idle := tools.Build(t, "./idle")
 	for _, match := range []string{"brancz/kube-rbac-proxy", "x/config-map-reloader-sighup", "prom/alertmanager"} {
