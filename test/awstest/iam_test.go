@@ -72,7 +72,7 @@ func TestIAMErrors(t *testing.T) {
 			"MalformedPolicyDocument", "Syntax errors in policy."},
 		{"principal that does not exist",
 			call(f.iam.UpdateAssumeRolePolicy, &iam.UpdateAssumeRolePolicyInput{RoleName: name, PolicyDocument: aws.String(
-			`{"Statement":{"Effect":"Allow","Principal":{"AWS":"arn:aws:iam::111122223333:role/nobody"},"Action":"sts:AssumeRole"}}`)}),
+				`{"Statement":{"Effect":"Allow","Principal":{"AWS":"arn:aws:iam::111122223333:role/nobody"},"Action":"sts:AssumeRole"}}`)}),
 			"MalformedPolicyDocument", `Invalid principal in policy: "AWS":"arn:aws:iam::111122223333:role/nobody"`},
 		{"role name", call(f.iam.CreateRole, &iam.CreateRoleInput{RoleName: aws.String(strings.Repeat("x", 65)), AssumeRolePolicyDocument: good}),
 			"ValidationError", "1 validation error detected"},
