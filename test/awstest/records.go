@@ -2,6 +2,7 @@ package awstest
 
 import (
 	"slices"
+	"strings"
 	"sync"
 	"time"
 )
@@ -75,4 +76,18 @@ func (c *Cloud) recordWrite(w Write) {
 	c.records.mu.Lock()
 	c.records.writes = append(c.records.writes, w)
 	c.records.mu.Unlock()
+}
+
+// CountIAM counts the calls of IAM: those that read, and those that may write.
+func CountIAM(calls []Call) (reads, writes int) {
+	for _, c := range calls {
+		switch {
+		case c.Service != "iam":
+		case strings.HasPrefix(c.Action, "Get"), strings.HasPrefix(c.Action, "List"):
+			reads++
+		default:
+			writes++
+		}
+	}
+	return reads, writes
 }

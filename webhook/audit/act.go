@@ -330,19 +330,7 @@ func (a *auditor) repair(ctx context.Context, pods []observed, now time.Time) er
 func (a *auditor) evict(ctx context.Context, o *observed, now time.Time, unchanged bool) error {
 	result, err := a.cluster.evict(ctx, *o, unchanged)
 	a.metrics.evictions.WithLabelValues(result).Inc()
-	a.Logger.Info(
-		"eviction",
-		"namespace",
-		o.workload.Namespace,
-		"workload",
-		shorten(o.workload.String(), 200),
-		"pod",
-		o.name,
-		"finding",
-		o.Kind,
-		"result",
-		result,
-	)
+	a.Logger.Info("eviction", append(o.attributes(), "result", result)...)
 	a.pace.record(o.workload, o.created, now, result == resultEvicted)
 	switch result {
 	case resultEvicted:

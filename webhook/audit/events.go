@@ -123,21 +123,7 @@ func (a *auditor) report(ctx context.Context, p *policy.Policy, pods []observed,
 			return
 		}
 		still[r] = true
-		a.Logger.Info(
-			"finding",
-			"namespace",
-			o.workload.Namespace,
-			"workload",
-			shorten(o.workload.String(), 200),
-			"pod",
-			o.name,
-			"finding",
-			o.Kind,
-			"reason",
-			reason,
-			"text",
-			shorten(text, 500),
-		)
+		a.Logger.Info("finding", append(o.attributes(), "reason", reason, "text", shorten(text, 500))...)
 	}
 	for i := range pods {
 		o := &pods[i]

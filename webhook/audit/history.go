@@ -36,6 +36,13 @@ type observed struct {
 	unread bool
 }
 
+// attributes returns what log lines say about the pod.
+func (o *observed) attributes() []any {
+	return []any{
+		"namespace", o.workload.Namespace, "workload", shorten(o.workload.String(), 200), "pod", o.name, "finding", o.Kind,
+	}
+}
+
 func observe(p *Pod, f Finding) observed {
 	m := &p.Record.Metadata
 	return observed{

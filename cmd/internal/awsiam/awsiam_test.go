@@ -16,8 +16,7 @@ import (
 )
 
 func TestRunMakesWhatTokensNeedAndTheNextReadsOnly(t *testing.T) {
-	f := newFixture(t, policyText)
-	f.converge("prometheus")
+	f := converged(t)
 	if _, writes := f.calls(0); writes != 3 {
 		t.Errorf("the first run made %d writes, want 3: provider, role, permission document", writes)
 	}
@@ -69,8 +68,7 @@ func TestDriftByHandIsCorrected(t *testing.T) {
 		}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			f := newFixture(t, policyText)
-			f.converge("prometheus")
+			f := converged(t)
 			before := len(f.cloud.Calls())
 			c.drift(f)
 			f.converge("prometheus")
@@ -85,8 +83,7 @@ func TestDriftByHandIsCorrected(t *testing.T) {
 }
 
 func TestRoleIsClosedWhenNoGrantIsLeft(t *testing.T) {
-	f := newFixture(t, policyText)
-	f.converge("prometheus")
+	f := converged(t)
 	f.policy.Grants[0].ServiceAccounts[0] = "other"
 	f.converge()
 	if err := f.assume("prometheus"); err == nil {
@@ -95,8 +92,7 @@ func TestRoleIsClosedWhenNoGrantIsLeft(t *testing.T) {
 }
 
 func TestRoleOfADestinationThatIsGone(t *testing.T) {
-	f := newFixture(t, policyText)
-	f.converge("prometheus")
+	f := converged(t)
 	// What others made on our path is none of ours.
 	f.makeAdmins()
 	gone := f.policy.Destinations[0]
@@ -125,8 +121,7 @@ func TestClustersThatShareANameOrAnIssuer(t *testing.T) {
 		{"one issuer, two names", func(f *fixture) { f.policy.Cluster.Name = "prod" }, `belongs to cluster "dev", which has the same issuer`},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			f := newFixture(t, policyText)
-			f.converge("prometheus")
+			f := converged(t)
 			c.become(f)
 			p := f.plan(awsiam.New(nil), "prometheus")
 			if len(p.Changes) != 0 || len(p.Refusals) != 1 || !strings.Contains(p.Refusals[0].Message, c.want) {

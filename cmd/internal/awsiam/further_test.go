@@ -15,8 +15,7 @@ import (
 // What others give a role is found where the list of the roles is read, is remembered in
 // between, and stays.
 func TestPoliciesOfOthers(t *testing.T) {
-	f := newFixture(t, policyText)
-	f.converge("prometheus")
+	f := converged(t)
 	name, attached := aws.String(roleName), "arn:aws:iam::"+accountID+":policy/boundary"
 	inline := &iam.PutRolePolicyInput{RoleName: name, PolicyName: aws.String("debug"), PolicyDocument: aws.String(boundary)}
 	f.must(f.admin().PutRolePolicy(f.ctx, inline))
@@ -51,8 +50,7 @@ func TestPoliciesOfOthers(t *testing.T) {
 // Permissions of an older version do not let sync list a role's policies: it goes on.
 func TestPoliciesOfOthersAreDenied(t *testing.T) {
 	for _, action := range []string{"iam:ListRolePolicies", "iam:ListAttachedRolePolicies"} {
-		f := newFixture(t, policyText)
-		f.converge("prometheus")
+		f := converged(t)
 		f.account.Fail(action, awstest.Deny)
 		p := f.plan(awsiam.New(f.policy.Trust.Accounts), "prometheus")
 		if !p.InSync() || len(p.Drift) != 0 || len(p.Notes) != 1 || !strings.Contains(p.Notes[0].Message, strings.TrimPrefix(action, "iam:")) {

@@ -15,8 +15,7 @@ import (
 )
 
 func TestInspect(t *testing.T) {
-	f := newFixture(t, policyText)
-	f.converge("prometheus")
+	f := converged(t)
 	const attached = "arn:aws:iam::aws:policy/AmazonPrometheusQueryAccess"
 	f.must(f.admin().AttachRolePolicy(f.ctx, &iam.AttachRolePolicyInput{RoleName: aws.String(roleName), PolicyArn: aws.String(attached)}))
 	target := plan.Targets(f.policy, issuer)[0]

@@ -139,8 +139,7 @@ func applied(ctx context.Context, i *awsiam.IAM, p plan.Plan) error {
 }
 
 func TestDeletionsCheckTheOwner(t *testing.T) {
-	f := newFixture(t, policyText)
-	f.converge("prometheus")
+	f := converged(t)
 	i := awsiam.New(nil)
 	observed := map[string]plan.Account{}
 	for _, target := range plan.RemovalTargets(f.policy, f.issuer) {

@@ -2,7 +2,6 @@ package awsiam_test
 
 import (
 	"context"
-	"strings"
 	"testing"
 	"time"
 
@@ -63,6 +62,14 @@ func newFixture(t *testing.T, text string) *fixture {
 // admin is the account's own client, for what happens behind sync's back.
 func (f *fixture) admin() *iam.Client {
 	return iam.NewFromConfig(f.cloud.Config(f.account.AdminCredentials(), region))
+}
+
+// converged is a fixture after a run of sync for one granted service account.
+func converged(t *testing.T) *fixture {
+	t.Helper()
+	f := newFixture(t, policyText)
+	f.converge("prometheus")
+	return f
 }
 
 // makeAdmins creates a role on the cluster's path that is not the cluster's.
@@ -135,15 +142,4 @@ func (f *fixture) assume(name string) error {
 }
 
 // calls counts IAM's, from the n-th call on: reads and writes.
-func (f *fixture) calls(n int) (reads, writes int) {
-	for _, c := range f.cloud.Calls()[n:] {
-		switch {
-		case c.Service != "iam":
-		case strings.HasPrefix(c.Action, "Get"), strings.HasPrefix(c.Action, "List"):
-			reads++
-		default:
-			writes++
-		}
-	}
-	return reads, writes
-}
+func (f *fixture) calls(n int) (reads, writes int) { return awstest.CountIAM(f.cloud.Calls()[n:]) }

@@ -122,15 +122,7 @@ func (b *bridge) sync(policyText string, change func(*reconcile.Options)) (outpu
 	before := len(b.cloud.Calls())
 	var stdout bytes.Buffer
 	err = reconcile.Run(b.ctx, o, strings.NewReader(""), &stdout)
-	for _, c := range b.cloud.Calls()[before:] {
-		switch {
-		case c.Service != "iam":
-		case strings.HasPrefix(c.Action, "Get"), strings.HasPrefix(c.Action, "List"):
-			reads++
-		default:
-			writes++
-		}
-	}
+	reads, writes = awstest.CountIAM(b.cloud.Calls()[before:])
 	return stdout.String(), reads, writes, err
 }
 

@@ -117,18 +117,8 @@ func (r *reconciler) missing(ctx context.Context, in plan.Input) (missing map[po
 			continue
 		}
 		exists, err := r.iam.WorkspaceExists(ctx, d.Workspace)
-		if awsiam.Throttled(err) {
-			r.throttle(workspace.Account)
-		}
 		if err != nil {
-			notes = append(
-				notes,
-				plan.Finding{
-					Account: workspace.Account,
-					About:   workspace.String(),
-					Message: "cannot find out whether the workspace exists: " + err.Error(),
-				},
-			)
+			notes = append(notes, r.unknown(workspace.Account, workspace.String(), "whether the workspace exists", err))
 			continue
 		}
 		r.seenWorkspaces[workspace], missing[workspace] = exists, !exists
@@ -184,24 +174,23 @@ func (r *reconciler) addHeadroom(ctx context.Context, p plan.Plan, accounts map[
 			continue
 		}
 		headroom, err := r.iam.Headroom(ctx, c.Account, r.providerQuota)
-		if awsiam.Throttled(err) {
-			r.throttle(c.Account)
-		}
 		if err != nil {
-			notes = append(
-				notes,
-				plan.Finding{
-					Account: c.Account,
-					About:   "account " + c.Account,
-					Message: "cannot find out how many roles and providers it still takes: " + err.Error(),
-				},
-			)
+			notes = append(notes, r.unknown(c.Account, "account "+c.Account, "how many roles and providers it still takes", err))
 			headroom = plan.Headroom{Roles: len(p.Changes), Providers: 1} // IAM itself refuses what exceeds the quota
 		}
 		a.Headroom = &headroom
 		accounts[c.Account], counted = a, true
 	}
 	return notes, counted
+}
+
+// unknown returns a note that something could not be found out. After a throttled call it slows
+// down the calls of the account.
+func (r *reconciler) unknown(account, about, what string, err error) plan.Finding {
+	if awsiam.Throttled(err) {
+		r.throttle(account)
+	}
+	return plan.Finding{Account: account, About: about, Message: "cannot find out " + what + ": " + err.Error()}
 }
 
 // held returns the candidates that have running pods, or may have, with the reason.

@@ -113,27 +113,14 @@ func TestOperatorsSecret(t *testing.T) {
 		ObjectMeta: metav1.ObjectMeta{Name: "prometheus-k8s"},
 		Data:       map[string][]byte{"prometheus.yaml.gz": gzipped(t, configuration(port, "first"))},
 	}
-	if _, err := client.Secrets(env.Namespace).Create(ctx, secret, metav1.CreateOptions{}); err != nil {
-		t.Fatal(err)
+	assets := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "prometheus-k8s-tls-assets-0"}}
+	for _, object := range []*corev1.Secret{secret, assets} {
+		_, err := client.Secrets(env.Namespace).Create(ctx, object, metav1.CreateOptions{})
+		testkit.Must(t, err)
 	}
-	if _, err := client.Secrets(
-		env.Namespace,
-	).Create(
-		ctx,
-		&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "prometheus-k8s-tls-assets-0"}},
-		metav1.CreateOptions{},
-	); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := client.ConfigMaps(
-		env.Namespace,
-	).Create(
-		ctx,
-		&corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "prometheus-k8s-rulefiles-0"}},
-		metav1.CreateOptions{},
-	); err != nil {
-		t.Fatal(err)
-	}
+	rules := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "prometheus-k8s-rulefiles-0"}}
+	_, err := client.ConfigMaps(env.Namespace).Create(ctx, rules, metav1.CreateOptions{})
+	testkit.Must(t, err)
 	// The webhook reads its policy again by itself: a moment later, not at once.
 	testkit.Eventually(t, "the operator's pod is injected", func() bool {
 		dry, err := client.Pods(env.Namespace).Create(ctx, operatorPod(t, port), metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})

@@ -74,9 +74,7 @@ func killed(t *testing.T, e *env.Env) string {
 		p.eventually("the sidecar's next run", func() bool { return p.Sidecar().Restarts() > n && p.Sidecar().Running() })
 		p.unharmed()
 	}
-	p.eventually("the block", p.hasBlock)
-	p.flowing()
-	p.unharmed()
+	p.served()
 	return "not restarted, no failed reload, samples go on"
 }
 
@@ -91,9 +89,7 @@ func hanging(t *testing.T, e *env.Env) string {
 	testkit.Must(t, os.Chtimes(filepath.Join(p.Pod.VolumeDir(sidecarconfig.VolumeCredentials), "heartbeat"), past, past))
 	time.Sleep(time.Minute) // three probes
 	p.eventually("the sidecar's next run", func() bool { return p.Sidecar().Restarts() > 0 && p.Sidecar().Running() })
-	p.eventually("the block", p.hasBlock)
-	p.flowing()
-	p.unharmed()
+	p.served()
 	return "not restarted, no failed reload, samples go on; the liveness probe restarts the sidecar"
 }
 
@@ -264,14 +260,20 @@ func arbitrary(t *testing.T, e *env.Env) string {
 	})
 }
 
+// served waits for the block and for samples; nothing must have happened to Prometheus.
+func (p *subject) served() {
+	p.Helper()
+	p.eventually("the block", p.hasBlock)
+	p.flowing()
+	p.unharmed()
+}
+
 // served runs a pod whose user is its own: it has to be served like any other.
 func served(t *testing.T, e *env.Env, name string, change func(*corev1.Pod)) string {
 	t.Helper()
 	p := start(t, e, name, change)
 	p.ready()
-	p.eventually("the block", p.hasBlock)
-	p.flowing()
-	p.unharmed()
+	p.served()
 	return "ready, samples"
 }
 

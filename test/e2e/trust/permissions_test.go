@@ -17,6 +17,7 @@ import (
 
 	"github.com/ampbridge/ampbridge/policy"
 	"github.com/ampbridge/ampbridge/policy/plan"
+	"github.com/ampbridge/ampbridge/test/awstest"
 	"github.com/ampbridge/ampbridge/test/testkit"
 )
 
@@ -233,6 +234,16 @@ func TestNewRolesAreAwaitedUnderThosePermissions(t *testing.T) {
 	}
 }
 
+// remover makes a user with the permissions of sync and those for --remove.
+func (m *member) remover(account *awstest.Account, name string) awstest.Credentials {
+	m.Helper()
+	both := policy.SyncPermissions(m.policy, m.issuer, accountID)
+	both.Statement = append(both.Statement, policy.RemovalPermissions(m.policy, m.issuer, accountID).Statement...)
+	creds, err := account.PutUser(name, both.String())
+	m.must(nil, err)
+	return creds
+}
+
 // The permissions for --remove reach what is the cluster's, and that alone.
 func TestRemovalReachesOnlyItsOwn(t *testing.T) {
 	namespace(t, "exactly", "prometheus")
@@ -242,10 +253,7 @@ func TestRemovalReachesOnlyItsOwn(t *testing.T) {
 	m.inSync()
 	other := f.join(policyText("dev2", accountID, "exactly"), issuerOf(2)).confine()
 	other.inSync()
-	both := policy.SyncPermissions(m.policy, m.issuer, accountID)
-	both.Statement = append(both.Statement, policy.RemovalPermissions(m.policy, m.issuer, accountID).Statement...)
-	creds, err := account.PutUser("removal", both.String())
-	f.must(nil, err)
+	creds := m.remover(account, "removal")
 	remover := f.client(creds)
 	remove := func(m *member) (errs []error) {
 		name, arn := aws.String(m.role(0).RoleName()), aws.String(m.issuer.ProviderARN("aws", accountID).String())
@@ -280,10 +288,7 @@ func TestRemovalNeedsNoMore(t *testing.T) {
 	m.inSync()
 	m.follow(scopes[policy.RoleScopeServiceAccount](policyText("dev", accountID, "exactly")))
 	m.inSync()
-	both := policy.SyncPermissions(m.policy, m.issuer, accountID)
-	both.Statement = append(both.Statement, policy.RemovalPermissions(m.policy, m.issuer, accountID).Statement...)
-	creds, err := account.PutUser("sync-removal", both.String())
-	f.must(nil, err)
+	creds := m.remover(account, "sync-removal")
 	m.creds = creds
 	out, err := m.ampbridge(t.Context(), "sync", "--remove", "--yes").CombinedOutput()
 	if err != nil || !strings.Contains(string(out), "sync: removed: 9 of 9 deletions made, 0 refused") {

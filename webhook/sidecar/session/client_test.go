@@ -148,56 +148,36 @@ func TestObtainReadsTheTokenAgain(t *testing.T) {
 func TestErrors(t *testing.T) {
 	w := ststest.New(t)
 	role := w.Role(t, account, "writer", 3600)
+	with := func(change func(*session.Options)) func(*testing.T) *session.Client {
+		return func(t *testing.T) *session.Client { return client(t, w, role, change) }
+	}
+	failing := func(fault awstest.Fault) func(*testing.T) *session.Client {
+		return func(t *testing.T) *session.Client {
+			t.Cleanup(w.Fail("sts:*", fault).Stop)
+			return client(t, w, role, nil)
+		}
+	}
 	for name, tc := range map[string]struct {
 		client func(t *testing.T) *session.Client
 		want   string
 	}{
-		"denied": {func(t *testing.T) *session.Client {
-			t.Cleanup(w.Fail("sts:*", awstest.Deny).Stop)
-			return client(t, w, role, nil)
-		}, "^AccessDenied: "},
-		"throttled": {func(t *testing.T) *session.Client {
-			t.Cleanup(w.Fail("sts:*", awstest.Throttle).Stop)
-			return client(t, w, role, nil)
-		}, "^Throttling: Rate exceeded$"},
-		"server error": {func(t *testing.T) *session.Client {
-			t.Cleanup(w.Fail("sts:*", awstest.ServerError).Stop)
-			return client(t, w, role, nil)
-		}, "^(Internal|STS answered with HTTP status 500)"},
-		"reset": {func(t *testing.T) *session.Client {
-			t.Cleanup(w.Fail("sts:*", awstest.Refuse).Stop)
-			return client(t, w, role, nil)
-		}, "^STS cannot be reached: "},
-		"hanging": {func(t *testing.T) *session.Client {
-			t.Cleanup(w.Fail("sts:*", awstest.Hang).Stop)
-			return client(t, w, role, nil)
-		}, "^STS did not answer within 5s$"},
-		"refused": {func(t *testing.T) *session.Client {
-			return client(t, w, role, func(o *session.Options) { o.Endpoint = "http://" + closedPort(t) })
-		}, "^STS cannot be reached: connect: connection refused$"},
-		"unknown host": {func(t *testing.T) *session.Client {
-			return client(t, w, role, func(o *session.Options) { o.Endpoint = "http://sts.invalid." })
-		}, "^STS cannot be reached: .*sts.invalid"},
+		"denied":       {failing(awstest.Deny), "^AccessDenied: "},
+		"throttled":    {failing(awstest.Throttle), "^Throttling: Rate exceeded$"},
+		"server error": {failing(awstest.ServerError), "^(Internal|STS answered with HTTP status 500)"},
+		"reset":        {failing(awstest.Refuse), "^STS cannot be reached: "},
+		"hanging":      {failing(awstest.Hang), "^STS did not answer within 5s$"},
+		"refused":      {with(func(o *session.Options) { o.Endpoint = "http://" + closedPort(t) }), "^STS cannot be reached: connect: connection refused$"},
+		"unknown host": {with(func(o *session.Options) { o.Endpoint = "http://sts.invalid." }), "^STS cannot be reached: .*sts.invalid"},
 		"not STS": {func(t *testing.T) *session.Client {
 			server := httptest.NewServer(http.NotFoundHandler())
 			t.Cleanup(server.Close)
 			return client(t, w, role, func(o *session.Options) { o.Endpoint = server.URL })
 		}, "^STS answered with HTTP status 404$"},
-		"unknown CA": {func(t *testing.T) *session.Client {
-			return client(t, w, role, func(o *session.Options) { o.Endpoint = w.TLSURL })
-		}, "^STS cannot be trusted: x509: certificate signed by unknown authority"},
-		"expired token": {func(t *testing.T) *session.Client {
-			return client(t, w, role, func(o *session.Options) { o.Token = testkit.TempFile(t, "file", w.ExpiredToken()) })
-		}, "^ExpiredTokenException: the service account token has expired: "},
-		"garbage token": {func(t *testing.T) *session.Client {
-			return client(t, w, role, func(o *session.Options) { o.Token = testkit.TempFile(t, "file", "gar.ba.ge") })
-		}, "^InvalidIdentityToken: "},
-		"empty token": {func(t *testing.T) *session.Client {
-			return client(t, w, role, func(o *session.Options) { o.Token = testkit.TempFile(t, "file", "\n") })
-		}, "token .* is empty$"},
-		"no token": {func(t *testing.T) *session.Client {
-			return client(t, w, role, func(o *session.Options) { o.Token = "/nonexistent/token" })
-		}, "^the service account token cannot be read: open /nonexistent/token: no such file"},
+		"unknown CA":    {with(func(o *session.Options) { o.Endpoint = w.TLSURL }), "^STS cannot be trusted: x509: certificate signed by unknown authority"},
+		"expired token": {with(func(o *session.Options) { o.Token = testkit.TempFile(t, "file", w.ExpiredToken()) }), "^ExpiredTokenException: the service account token has expired: "},
+		"garbage token": {with(func(o *session.Options) { o.Token = testkit.TempFile(t, "file", "gar.ba.ge") }), "^InvalidIdentityToken: "},
+		"empty token":   {with(func(o *session.Options) { o.Token = testkit.TempFile(t, "file", "\n") }), "token .* is empty$"},
+		"no token":      {with(func(o *session.Options) { o.Token = "/nonexistent/token" }), "^the service account token cannot be read: open /nonexistent/token: no such file"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			c := tc.client(t)
