@@ -7,7 +7,6 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/iam"
 
-	"github.com/ampbridge/ampbridge/test/awstest"
 	"github.com/ampbridge/ampbridge/test/testkit"
 )
 
@@ -15,15 +14,13 @@ import (
 // boundary. This double has no Prometheus, so a call that is allowed gets another answer
 // than 403.
 func TestEachCallNeedsItsAction(t *testing.T) {
-	f := newFixture(t, awstest.Options{})
+	f := newFixture(t)
 	boundary, err := f.account.PutManagedPolicy("boundary",
 		`{"Version":"2012-10-17","Statement":{"Effect":"Allow","Action":"*","Resource":"*"}}`)
 	testkit.Must(t, err)
-	if _, err := f.iam.PutRolePermissionsBoundary(background, &iam.PutRolePermissionsBoundaryInput{
+	testkit.Must(t, call(f.iam.PutRolePermissionsBoundary, &iam.PutRolePermissionsBoundaryInput{
 		RoleName: aws.String(writerRole), PermissionsBoundary: &boundary,
-	}); err != nil {
-		t.Fatal(err)
-	}
+	})())
 	statement := func(effect, action string) string {
 		return `{"Effect":"` + effect + `","Action":"aps:` + action + `","Resource":"` + f.workspace.ARN + `"}`
 	}

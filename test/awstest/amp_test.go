@@ -89,7 +89,7 @@ func (f *fixture) send(r *http.Request) (int, string, string) {
 func (f *fixture) writePath() string { return "/workspaces/" + f.workspace.ID + "/api/v1/remote_write" }
 
 func TestWriteAndQuery(t *testing.T) {
-	f := newFixture(t, awstest.Options{Prometheus: tools.Path(t, "prometheus")})
+	f := newFixtureWith(t, awstest.Options{Prometheus: tools.Path(t, "prometheus")})
 	f.putRolePolicy(
 		`{"Version":"2012-10-17","Statement":{"Effect":"Allow","Action":["aps:RemoteWrite","aps:QueryMetrics","aps:GetLabels"],` +
 			`"Resource":"` + f.workspace.ARN + `"}}`,
@@ -138,7 +138,7 @@ func TestWriteAndQuery(t *testing.T) {
 
 // TestWritesRefused is everything that must not be stored, and what AWS calls it.
 func TestWritesRefused(t *testing.T) {
-	f := newFixture(t, awstest.Options{Prometheus: tools.Path(t, "prometheus")})
+	f := newFixtureWith(t, awstest.Options{Prometheus: tools.Path(t, "prometheus")})
 	creds, body := f.session(), writeRequest("answer", 42, time.Now())
 	other := f.account.CreateWorkspace(region, "other")
 	foreign := f.cloud.Account("999900001111").CreateWorkspace(region, "foreign")
@@ -256,7 +256,7 @@ func TestWritesRefused(t *testing.T) {
 
 // TestASessionFollowsItsRole is what a session may do when its role changes, which AWS looks up anew.
 func TestASessionFollowsItsRole(t *testing.T) {
-	f := newFixture(t, awstest.Options{Prometheus: tools.Path(t, "prometheus")})
+	f := newFixtureWith(t, awstest.Options{Prometheus: tools.Path(t, "prometheus")})
 	creds := f.session()
 	write := func(want int) {
 		t.Helper()
@@ -274,48 +274,26 @@ func TestASessionFollowsItsRole(t *testing.T) {
 		`{"Version":"2012-10-17","Statement":{"Effect":"Allow","Action":"aps:QueryMetrics","Resource":"*"}}`,
 	)
 	testkit.Must(t, err)
-	if _, err := f.iam.PutRolePermissionsBoundary(
-		background,
-		&iam.PutRolePermissionsBoundaryInput{RoleName: name, PermissionsBoundary: aws.String(boundary)},
-	); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, call(f.iam.PutRolePermissionsBoundary,
+		&iam.PutRolePermissionsBoundaryInput{RoleName: name, PermissionsBoundary: aws.String(boundary)})())
 	write(403)
-	if _, err := f.iam.DeleteRolePermissionsBoundary(background, &iam.DeleteRolePermissionsBoundaryInput{RoleName: name}); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, call(f.iam.DeleteRolePermissionsBoundary, &iam.DeleteRolePermissionsBoundaryInput{RoleName: name})())
 	write(204)
-	if _, err := f.iam.DeleteRolePolicy(
-		background,
-		&iam.DeleteRolePolicyInput{RoleName: name, PolicyName: aws.String("remote-write")},
-	); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, call(f.iam.DeleteRolePolicy, &iam.DeleteRolePolicyInput{RoleName: name, PolicyName: aws.String("remote-write")})())
 	write(403)
-	if _, err := f.iam.AttachRolePolicy(
-		background,
-		&iam.AttachRolePolicyInput{RoleName: name, PolicyArn: aws.String("arn:aws:iam::aws:policy/AmazonPrometheusRemoteWriteAccess")},
-	); err != nil {
-		t.Fatal(err)
-	}
+	managed := aws.String("arn:aws:iam::aws:policy/AmazonPrometheusRemoteWriteAccess")
+	testkit.Must(t, call(f.iam.AttachRolePolicy, &iam.AttachRolePolicyInput{RoleName: name, PolicyArn: managed})())
 	write(204)
 
-	if _, err := f.iam.DetachRolePolicy(
-		background,
-		&iam.DetachRolePolicyInput{RoleName: name, PolicyArn: aws.String("arn:aws:iam::aws:policy/AmazonPrometheusRemoteWriteAccess")},
-	); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := f.iam.DeleteRole(background, &iam.DeleteRoleInput{RoleName: name}); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, call(f.iam.DetachRolePolicy, &iam.DetachRolePolicyInput{RoleName: name, PolicyArn: managed})())
+	testkit.Must(t, call(f.iam.DeleteRole, &iam.DeleteRoleInput{RoleName: name})())
 	f.createRole(writerRole, trust(f.provider, eksIssuer, subject))
 	f.putRolePolicy(allowWrite(f.workspace.ARN))
 	write(403) // another role of the same name
 }
 
 func TestControlPlane(t *testing.T) {
-	f := newFixture(t, awstest.Options{})
+	f := newFixture(t)
 	admin := f.account.AdminCredentials()
 	var made struct{ WorkspaceID, ARN string }
 	status, _, text := f.send(f.request("POST", "/workspaces", []byte(`{"alias":"second","tags":{"team":"x"}}`), admin, nil))
@@ -357,7 +335,7 @@ func TestControlPlane(t *testing.T) {
 
 // TestNoPrometheus is a double that was given no binary: it says so.
 func TestNoPrometheus(t *testing.T) {
-	f := newFixture(t, awstest.Options{})
+	f := newFixture(t)
 	if status, _, text := f.send(
 		f.request("POST", f.writePath(), writeRequest("a", 1, time.Now()), f.session(), nil),
 	); status != 500 ||

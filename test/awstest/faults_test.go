@@ -20,7 +20,7 @@ import (
 )
 
 func TestFaults(t *testing.T) {
-	f := newFixture(t, awstest.Options{})
+	f := newFixture(t)
 	assume := func() error {
 		_, err := f.assume(f.signer.Token(subject, stsTokens))
 		return err
@@ -67,7 +67,7 @@ func TestFaults(t *testing.T) {
 }
 
 func TestFaultsOfAMP(t *testing.T) {
-	f := newFixture(t, awstest.Options{})
+	f := newFixture(t)
 	creds, body := f.session(), writeRequest("a", 1, time.Now())
 	for _, test := range []struct {
 		fault  awstest.Fault
@@ -82,7 +82,7 @@ func TestFaultsOfAMP(t *testing.T) {
 }
 
 func TestFaultOfOneAccountOnly(t *testing.T) {
-	f := newFixture(t, awstest.Options{})
+	f := newFixture(t)
 	fault := f.cloud.Account("999900001111").Fail("*", awstest.Deny)
 	f.session()
 	if fault.Hits() != 0 {
@@ -91,7 +91,7 @@ func TestFaultOfOneAccountOnly(t *testing.T) {
 }
 
 func TestFaultForSomeCalls(t *testing.T) {
-	f := newFixture(t, awstest.Options{})
+	f := newFixture(t)
 	f.cloud.Fail("sts:*", awstest.ServerError.Times(2))
 	for range 2 {
 		_, err := f.assume(f.signer.Token(subject, stsTokens))
@@ -101,7 +101,7 @@ func TestFaultForSomeCalls(t *testing.T) {
 }
 
 func TestRefusedConnections(t *testing.T) {
-	f := newFixture(t, awstest.Options{})
+	f := newFixture(t)
 	token := f.signer.Token(subject, stsTokens)
 
 	fault := f.cloud.Fail("sts:*", awstest.Refuse)
@@ -126,7 +126,7 @@ func TestRefusedConnections(t *testing.T) {
 }
 
 func TestHang(t *testing.T) {
-	f := newFixture(t, awstest.Options{})
+	f := newFixture(t)
 	fault := f.cloud.Fail("sts:*", awstest.Hang)
 	ended := make(chan error, 1)
 	go func() {
@@ -146,7 +146,7 @@ func TestHang(t *testing.T) {
 }
 
 func TestSlow(t *testing.T) {
-	f := newFixture(t, awstest.Options{})
+	f := newFixture(t)
 	f.cloud.Fail("sts:*", awstest.Slow(200*time.Millisecond))
 	began := time.Now()
 	f.session()
@@ -157,7 +157,7 @@ func TestSlow(t *testing.T) {
 
 // TestLostAnswer is a client that cannot know that its role exists.
 func TestLostAnswer(t *testing.T) {
-	f := newFixture(t, awstest.Options{})
+	f := newFixture(t)
 	fault := f.cloud.Fail("iam:CreateRole", awstest.Lose)
 	in := &iam.CreateRoleInput{RoleName: aws.String("lost"), AssumeRolePolicyDocument: aws.String(trust(f.provider, eksIssuer, subject))}
 	if _, err := f.iam.CreateRole(background, in); err == nil {
@@ -170,7 +170,7 @@ func TestLostAnswer(t *testing.T) {
 
 // TestTLS asks for STS by its real name, as clients do that know no endpoint override.
 func TestTLS(t *testing.T) {
-	f := newFixture(t, awstest.Options{})
+	f := newFixture(t)
 	pool := x509.NewCertPool()
 	if !pool.AppendCertsFromPEM(f.cloud.CA) {
 		t.Fatal("CA is not PEM")

@@ -46,7 +46,12 @@ type fixture struct {
 }
 
 // newFixture makes everything by calls that any client can make.
-func newFixture(t *testing.T, options awstest.Options) *fixture {
+func newFixture(t *testing.T) *fixture {
+	t.Helper()
+	return newFixtureWith(t, awstest.Options{})
+}
+
+func newFixtureWith(t *testing.T, options awstest.Options) *fixture {
 	t.Helper()
 	cloud := awstest.Start(t, options)
 	account := cloud.Account(accountID)

@@ -32,7 +32,7 @@ func (f *fixture) iamFor(name, policy string) *iam.Client {
 }
 
 func TestIAMErrors(t *testing.T) {
-	f := newFixture(t, awstest.Options{})
+	f := newFixture(t)
 	f.account.SetQuotas(func(q *awstest.Quotas) {
 		q.TrustPolicy, q.InlinePolicies, q.Roles, q.Providers, q.ClientIDs, q.Tags = 600, 300, 2, 2, 2, 1
 	})
@@ -176,7 +176,7 @@ func TestIAMErrors(t *testing.T) {
 }
 
 func TestRoleComesBackEncodedAndCanonical(t *testing.T) {
-	f := newFixture(t, awstest.Options{})
+	f := newFixture(t)
 	f.updateTrust(
 		`{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":{"AWS":["444455556666"]},"Action":["sts:AssumeRole"]}]}`,
 	)
@@ -199,7 +199,7 @@ func TestRoleComesBackEncodedAndCanonical(t *testing.T) {
 }
 
 func TestDeletedPrincipalShowsItsID(t *testing.T) {
-	f := newFixture(t, awstest.Options{})
+	f := newFixture(t)
 	f.createRole("caller", trust(f.provider, eksIssuer, subject))
 	caller, err := f.iam.GetRole(background, &iam.GetRoleInput{RoleName: aws.String("caller")})
 	testkit.Must(t, err)
@@ -215,16 +215,14 @@ func TestDeletedPrincipalShowsItsID(t *testing.T) {
 		}
 	}
 	shows(*caller.Role.Arn)
-	if _, err := f.iam.DeleteRole(background, &iam.DeleteRoleInput{RoleName: aws.String("caller")}); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, call(f.iam.DeleteRole, &iam.DeleteRoleInput{RoleName: aws.String("caller")})())
 	shows(*caller.Role.RoleId)
 	f.createRole("caller", trust(f.provider, eksIssuer, subject))
 	shows(*caller.Role.RoleId)
 }
 
 func TestRoleLifeCycle(t *testing.T) {
-	f := newFixture(t, awstest.Options{})
+	f := newFixture(t)
 	name := aws.String(writerRole)
 	must := func(_ any, err error) {
 		t.Helper()
@@ -286,7 +284,7 @@ func TestRoleLifeCycle(t *testing.T) {
 }
 
 func TestListRolesPages(t *testing.T) {
-	f := newFixture(t, awstest.Options{})
+	f := newFixture(t)
 	for i := range 5 {
 		f.createRole(fmt.Sprintf("r%d", i), trust(f.provider, eksIssuer, subject))
 	}
@@ -306,14 +304,10 @@ func TestListRolesPages(t *testing.T) {
 }
 
 func TestProviderLifeCycle(t *testing.T) {
-	f := newFixture(t, awstest.Options{})
+	f := newFixture(t)
 	arn := aws.String(f.provider)
-	if _, err := f.iam.AddClientIDToOpenIDConnectProvider(
-		background,
-		&iam.AddClientIDToOpenIDConnectProviderInput{OpenIDConnectProviderArn: arn, ClientID: aws.String("second")},
-	); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, call(f.iam.AddClientIDToOpenIDConnectProvider,
+		&iam.AddClientIDToOpenIDConnectProviderInput{OpenIDConnectProviderArn: arn, ClientID: aws.String("second")})())
 	if _, err := f.iam.TagOpenIDConnectProvider(
 		background,
 		&iam.TagOpenIDConnectProviderInput{
@@ -335,12 +329,7 @@ func TestProviderLifeCycle(t *testing.T) {
 		t.Errorf("providers = %+v", list.OpenIDConnectProviderList)
 	}
 	for range 2 { // a second deletion succeeds too
-		if _, err := f.iam.DeleteOpenIDConnectProvider(
-			background,
-			&iam.DeleteOpenIDConnectProviderInput{OpenIDConnectProviderArn: arn},
-		); err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, call(f.iam.DeleteOpenIDConnectProvider, &iam.DeleteOpenIDConnectProviderInput{OpenIDConnectProviderArn: arn})())
 	}
 	_, err = f.assume(f.signer.Token(subject, stsTokens))
 	wantError(t, err, "InvalidIdentityToken", "No OpenIDConnect provider found in your account for "+eksIssuer)
@@ -349,7 +338,7 @@ func TestProviderLifeCycle(t *testing.T) {
 // TestBoundaryIsRequired runs IAM calls under the policy that a careful administrator gives to a program that
 // makes roles.
 func TestBoundaryIsRequired(t *testing.T) {
-	f := newFixture(t, awstest.Options{})
+	f := newFixture(t)
 	boundary, err := f.account.PutManagedPolicy("boundary", allowWrite("*"))
 	testkit.Must(t, err)
 	client := f.iamFor("sync", `{"Version":"2012-10-17","Statement":[
@@ -407,7 +396,7 @@ func TestBoundaryIsRequired(t *testing.T) {
 }
 
 func TestCallsAreRecorded(t *testing.T) {
-	f := newFixture(t, awstest.Options{})
+	f := newFixture(t)
 	before := len(f.cloud.Calls())
 	_, _ = f.iam.GetRole(background, &iam.GetRoleInput{RoleName: aws.String("missing")})
 	calls := f.cloud.Calls()[before:]
@@ -422,7 +411,7 @@ func TestCallsAreRecorded(t *testing.T) {
 }
 
 func TestStaleReads(t *testing.T) {
-	f := newFixture(t, awstest.Options{})
+	f := newFixture(t)
 	f.cloud.SetReadDelay(time.Hour)
 	_, err := f.iam.GetRole(background, &iam.GetRoleInput{RoleName: aws.String(writerRole)})
 	wantError(t, err, "NoSuchEntity", "The role with name")

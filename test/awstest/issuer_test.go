@@ -17,7 +17,7 @@ import (
 // TestUpstreamIssuer is a cluster: its API server wants a bearer token, has a certificate of its own CA, and
 // knows nothing of the path that its issuer has in public.
 func TestUpstreamIssuer(t *testing.T) {
-	f := newFixture(t, awstest.Options{})
+	f := newFixture(t)
 	signer := awstest.NewSigner(aksIssuer, jose.RS256)
 	server := httptest.NewTLSServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		if r.Header.Get("Authorization") != "Bearer let-me-in" {
@@ -51,7 +51,7 @@ func TestUpstreamIssuer(t *testing.T) {
 
 // TestDiscoveryDocuments is what STS wants of an issuer's documents.
 func TestDiscoveryDocuments(t *testing.T) {
-	f := newFixture(t, awstest.Options{})
+	f := newFixture(t)
 	elsewhere := awstest.NewSigner("https://keys.example", jose.RS256)
 	register(t, f.cloud, elsewhere, awstest.PublicCA)
 	document := func(issuer, jwks string) http.Handler {
@@ -101,7 +101,7 @@ func TestDiscoveryDocuments(t *testing.T) {
 }
 
 func TestIssuersShareAHost(t *testing.T) {
-	f := newFixture(t, awstest.Options{})
+	f := newFixture(t)
 	for _, path := range []string{"clusters", "clusters/one", "clusters/one/deep/"} {
 		signer := awstest.NewSigner("https://shared.example/"+path, jose.ES256)
 		register(t, f.cloud, signer, awstest.PublicCA)

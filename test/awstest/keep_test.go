@@ -10,7 +10,7 @@ import (
 // TestKept: without a Prometheus, samples of the named metric are kept as they come, with what
 // became of each, and a series only grows.
 func TestKept(t *testing.T) {
-	f := newFixture(t, awstest.Options{Keep: []string{"answer"}})
+	f := newFixtureWith(t, awstest.Options{Keep: []string{"answer"}})
 	creds := f.cloud.Account(accountID).AdminCredentials()
 	now := time.Now().Truncate(time.Millisecond)
 	write := func(metric string, value float64, at time.Time) int {

@@ -18,7 +18,7 @@ import (
 // from a profile and writes its own samples.
 func TestRealPrometheusWrites(t *testing.T) {
 	binary := tools.Path(t, "prometheus")
-	f := newFixture(t, awstest.Options{Prometheus: binary})
+	f := newFixtureWith(t, awstest.Options{Prometheus: binary})
 	dir := t.TempDir()
 	write := func(name, text string) string {
 		path := filepath.Join(dir, name)

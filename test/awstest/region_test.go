@@ -5,13 +5,11 @@ import (
 	"strings"
 	"testing"
 	"time"
-
-	"github.com/ampbridge/ampbridge/test/awstest"
 )
 
 // TestSigningRegions: an endpoint takes signatures for its own region alone.
 func TestSigningRegions(t *testing.T) {
-	f := newFixture(t, awstest.Options{})
+	f := newFixture(t)
 	forms := map[string]string{
 		"sts": "Action=GetCallerIdentity&Version=2011-06-15",
 		"iam": "Action=GetAccountSummary&Version=2010-05-08",

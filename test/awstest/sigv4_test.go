@@ -16,7 +16,7 @@ import (
 
 // TestSignaturesOfQueryCalls is what IAM and STS say of requests that are not authentic.
 func TestSignaturesOfQueryCalls(t *testing.T) {
-	f := newFixture(t, awstest.Options{})
+	f := newFixture(t)
 	admin, session := f.account.AdminCredentials(), f.session()
 	forged, unknown := admin, admin
 	forged.SecretAccessKey = strings.Repeat("A", 40)
@@ -86,7 +86,7 @@ func TestSignaturesOfQueryCalls(t *testing.T) {
 
 // TestSignedPathsAndQueries is where canonical forms go wrong.
 func TestSignedPathsAndQueries(t *testing.T) {
-	f := newFixture(t, awstest.Options{Prometheus: tools.Path(t, "prometheus")})
+	f := newFixtureWith(t, awstest.Options{Prometheus: tools.Path(t, "prometheus")})
 	base := "/workspaces/" + f.workspace.ID + "/api/v1/"
 	for _, path := range []string{
 		"label/job/values",
@@ -105,7 +105,7 @@ func TestSignedPathsAndQueries(t *testing.T) {
 
 // TestSessionPolicy is a session that asked for less than its role may do.
 func TestSessionPolicy(t *testing.T) {
-	f := newFixture(t, awstest.Options{})
+	f := newFixture(t)
 	out, err := f.assume(f.signer.Token(subject, stsTokens), func(in *sts.AssumeRoleWithWebIdentityInput) {
 		in.Policy = aws.String(`{"Version":"2012-10-17","Statement":{"Effect":"Allow","Action":"aps:QueryMetrics","Resource":"*"}}`)
 	})

@@ -24,7 +24,7 @@ const (
 )
 
 func TestAssumeRoleWithWebIdentity(t *testing.T) {
-	f := newFixture(t, awstest.Options{})
+	f := newFixture(t)
 	out, err := f.assume(f.signer.Token(subject, stsTokens))
 	testkit.Must(t, err)
 	creds := out.Credentials
@@ -55,7 +55,7 @@ func TestAssumeRoleWithWebIdentity(t *testing.T) {
 }
 
 func TestTokensRefused(t *testing.T) {
-	f := newFixture(t, awstest.Options{})
+	f := newFixture(t)
 	stranger := awstest.NewSigner("https://container.googleapis.com/v1/projects/p/locations/l/clusters/c", jose.RS256)
 	register(t, f.cloud, stranger, awstest.PublicCA)
 	forger := awstest.NewSigner(eksIssuer, jose.RS256)
@@ -118,7 +118,7 @@ func TestTokensRefused(t *testing.T) {
 
 // TestForeignSignatureWithAKnownKeyID is a forger who names the real key.
 func TestForeignSignatureWithAKnownKeyID(t *testing.T) {
-	f := newFixture(t, awstest.Options{})
+	f := newFixture(t)
 	genuine := strings.Split(f.signer.Token(subject, stsTokens), ".")
 	other := strings.Split(f.signer.Token("system:serviceaccount:other:other", stsTokens), ".")
 	_, err := f.assume(genuine[0] + "." + genuine[1] + "." + other[2])
@@ -128,7 +128,7 @@ func TestForeignSignatureWithAKnownKeyID(t *testing.T) {
 func TestTokenAlgorithms(t *testing.T) {
 	for _, algorithm := range []jose.SignatureAlgorithm{jose.RS256, jose.RS384, jose.RS512, jose.ES256, jose.ES384, jose.ES512, jose.PS256} {
 		t.Run(string(algorithm), func(t *testing.T) {
-			f := newFixture(t, awstest.Options{})
+			f := newFixture(t)
 			signer := awstest.NewSigner(eksIssuer, algorithm)
 			register(t, f.cloud, signer, awstest.PublicCA)
 			_, err := f.assume(signer.Token(subject, stsTokens))
@@ -142,7 +142,7 @@ func TestTokenAlgorithms(t *testing.T) {
 }
 
 func TestTrustDocuments(t *testing.T) {
-	f := newFixture(t, awstest.Options{})
+	f := newFixture(t)
 	key := strings.TrimPrefix(eksIssuer, "https://")
 	statement := func(effect, principal, action, condition string) string {
 		return fmt.Sprintf(`{"Effect":%q,"Principal":{"Federated":%q},"Action":%q,"Condition":%s}`, effect, principal, action, condition)
@@ -208,7 +208,7 @@ func TestTrustDocuments(t *testing.T) {
 }
 
 func TestSessionParameters(t *testing.T) {
-	f := newFixture(t, awstest.Options{})
+	f := newFixture(t)
 	token := f.signer.Token(subject, stsTokens)
 	duration := func(seconds int32) func(*sts.AssumeRoleWithWebIdentityInput) {
 		return func(in *sts.AssumeRoleWithWebIdentityInput) { in.DurationSeconds = aws.Int32(seconds) }
@@ -284,7 +284,7 @@ func TestSessionParameters(t *testing.T) {
 
 // TestTrailingSlashOfAnIssuer is AKS: the slash belongs to the issuer, its provider and its keys.
 func TestTrailingSlashOfAnIssuer(t *testing.T) {
-	f := newFixture(t, awstest.Options{})
+	f := newFixture(t)
 	signer := awstest.NewSigner(aksIssuer, jose.RS256)
 	register(t, f.cloud, signer, awstest.PublicCA)
 	provider := f.account.ProviderARN(aksIssuer)
@@ -301,7 +301,7 @@ func TestTrailingSlashOfAnIssuer(t *testing.T) {
 }
 
 func TestPrivateCANeedsItsThumbprint(t *testing.T) {
-	f := newFixture(t, awstest.Options{})
+	f := newFixture(t)
 	signer := awstest.NewSigner("https://issuer.corp.example/clusters/one", jose.ES256)
 	issuer := register(t, f.cloud, signer, awstest.PrivateCA)
 	provider := f.account.ProviderARN(signer.Issuer)
@@ -333,7 +333,7 @@ func TestPrivateCANeedsItsThumbprint(t *testing.T) {
 }
 
 func TestIssuerOutOfReach(t *testing.T) {
-	f := newFixture(t, awstest.Options{})
+	f := newFixture(t)
 	fault := f.issuer.Fail(awstest.Refuse)
 	_, err := f.assume(f.signer.Token(subject, stsTokens))
 	wantError(t, err, "InvalidIdentityToken", noKey)
@@ -354,7 +354,7 @@ func TestIssuerOutOfReach(t *testing.T) {
 }
 
 func TestKeyRotation(t *testing.T) {
-	f := newFixture(t, awstest.Options{})
+	f := newFixture(t)
 	old := f.signer.Token(subject, stsTokens)
 	if _, err := f.assume(old); err != nil {
 		t.Fatal(err)
@@ -372,7 +372,7 @@ func TestKeyRotation(t *testing.T) {
 }
 
 func TestTokensExpireOnTheDoublesClock(t *testing.T) {
-	f := newFixture(t, awstest.Options{})
+	f := newFixture(t)
 	token := f.signer.Token(subject, stsTokens)
 	f.cloud.Advance(61 * time.Minute)
 	_, err := f.assume(token)
@@ -380,7 +380,7 @@ func TestTokensExpireOnTheDoublesClock(t *testing.T) {
 }
 
 func TestChainedRoles(t *testing.T) {
-	f := newFixture(t, awstest.Options{})
+	f := newFixture(t)
 	ctx := context.Background()
 	other := f.cloud.Account("444455556666")
 	client := iam.NewFromConfig(f.cloud.Config(other.AdminCredentials(), region))
@@ -420,7 +420,7 @@ func TestChainedRoles(t *testing.T) {
 }
 
 func TestPropagationDelay(t *testing.T) {
-	f := newFixture(t, awstest.Options{})
+	f := newFixture(t)
 	f.cloud.SetPropagationDelay(time.Hour)
 	f.cloud.Advance(2 * time.Hour)
 	claims := f.signer.Claims(subject, stsTokens)

@@ -33,22 +33,10 @@ func (f *fixture) testWebhookRights(t *testing.T) {
 	f.testForbidden(t, account)
 	c := f.as(t, account)
 	for what, try := range map[string]call{
-		"read a service account anywhere": func(ctx context.Context) error {
-			_, err := c.CoreV1().ServiceAccounts("monitoring").Get(ctx, "default", metav1.GetOptions{})
-			return err
-		},
-		"list limit ranges anywhere": func(ctx context.Context) error {
-			_, err := c.CoreV1().LimitRanges("monitoring").List(ctx, metav1.ListOptions{})
-			return err
-		},
-		"list quotas anywhere": func(ctx context.Context) error {
-			_, err := c.CoreV1().ResourceQuotas("monitoring").List(ctx, metav1.ListOptions{})
-			return err
-		},
-		"read the circuit breaker": func(ctx context.Context) error {
-			_, err := c.CoreV1().ConfigMaps(namespace).Get(ctx, "ampbridge-breaker", metav1.GetOptions{})
-			return err
-		},
+		"read a service account anywhere": tryGet(c.CoreV1().ServiceAccounts("monitoring").Get, "default"),
+		"list limit ranges anywhere":      tryList(c.CoreV1().LimitRanges("monitoring").List),
+		"list quotas anywhere":            tryList(c.CoreV1().ResourceQuotas("monitoring").List),
+		"read the circuit breaker":        tryGet(c.CoreV1().ConfigMaps(namespace).Get, "ampbridge-breaker"),
 		"keep a copy of the policy": func(ctx context.Context) error {
 			object, err := c.CoreV1().ConfigMaps(namespace).Get(ctx, "ampbridge-policy-accepted", metav1.GetOptions{})
 			if err != nil {
@@ -66,25 +54,12 @@ func (f *fixture) testWebhookRights(t *testing.T) {
 	// somebody deletes is made again, under its name and no other.
 	testkit.Must(t, applySecret(c, "ampbridge-webhook-tls")(t.Context()))
 	f.forbidden(t, account, map[string]call{
-		"list service accounts": func(ctx context.Context) error {
-			_, err := c.CoreV1().ServiceAccounts("").List(ctx, metav1.ListOptions{})
-			return err
-		},
-		"read a pod": func(ctx context.Context) error {
-			_, err := c.CoreV1().Pods("monitoring").Get(ctx, "any", metav1.GetOptions{})
-			return err
-		},
-		"open the circuit breaker": func(ctx context.Context) error {
-			_, err := c.CoreV1().ConfigMaps(namespace).Update(ctx, configMap("ampbridge-breaker"), metav1.UpdateOptions{})
-			return err
-		},
-		"apply another secret": applySecret(c, "other"),
-		"delete its registration": func(ctx context.Context) error {
-			return c.AdmissionregistrationV1().MutatingWebhookConfigurations().Delete(ctx, "ampbridge", metav1.DeleteOptions{})
-		},
-		"delete the policy's registration": func(ctx context.Context) error {
-			return c.AdmissionregistrationV1().ValidatingWebhookConfigurations().Delete(ctx, "ampbridge", metav1.DeleteOptions{})
-		},
+		"list service accounts":            tryList(c.CoreV1().ServiceAccounts("").List),
+		"read a pod":                       tryGet(c.CoreV1().Pods("monitoring").Get, "any"),
+		"open the circuit breaker":         tryUpdate(c.CoreV1().ConfigMaps(namespace).Update, configMap("ampbridge-breaker")),
+		"apply another secret":             applySecret(c, "other"),
+		"delete its registration":          tryDelete(c.AdmissionregistrationV1().MutatingWebhookConfigurations().Delete, "ampbridge"),
+		"delete the policy's registration": tryDelete(c.AdmissionregistrationV1().ValidatingWebhookConfigurations().Delete, "ampbridge"),
 		"change another's validating webhook": func(ctx context.Context) error {
 			_, err := c.AdmissionregistrationV1().ValidatingWebhookConfigurations().Patch(
 				ctx,
@@ -95,10 +70,8 @@ func (f *fixture) testWebhookRights(t *testing.T) {
 			)
 			return err
 		},
-		"delete the copy of the policy": func(ctx context.Context) error {
-			return c.CoreV1().ConfigMaps(namespace).Delete(ctx, "ampbridge-policy-accepted", metav1.DeleteOptions{})
-		},
-		"evict a pod": evict(c, "monitoring"),
+		"delete the copy of the policy": tryDelete(c.CoreV1().ConfigMaps(namespace).Delete, "ampbridge-policy-accepted"),
+		"evict a pod":                   evict(c, "monitoring"),
 	})
 	f.testRegistrationFields(t, c)
 }
@@ -160,10 +133,7 @@ func (f *fixture) testSyncRights(t *testing.T) {
 	f.testForbidden(t, account)
 	c := f.as(t, account)
 	for what, try := range map[string]call{
-		"list namespaces": func(ctx context.Context) error {
-			_, err := c.CoreV1().Namespaces().List(ctx, metav1.ListOptions{})
-			return err
-		},
+		"list namespaces": tryList(c.CoreV1().Namespaces().List),
 		"watch service accounts": func(ctx context.Context) error {
 			w, err := c.CoreV1().ServiceAccounts("").Watch(ctx, metav1.ListOptions{})
 			if err == nil {
@@ -171,10 +141,7 @@ func (f *fixture) testSyncRights(t *testing.T) {
 			}
 			return err
 		},
-		"list pods": func(ctx context.Context) error {
-			_, err := c.CoreV1().Pods("monitoring").List(ctx, metav1.ListOptions{})
-			return err
-		},
+		"list pods": tryList(c.CoreV1().Pods("monitoring").List),
 		"read the issuer": func(ctx context.Context) error {
 			return c.Discovery().RESTClient().Get().AbsPath("/.well-known/openid-configuration").Do(ctx).Error()
 		},
@@ -211,10 +178,7 @@ func (f *fixture) testSyncRights(t *testing.T) {
 		return ""
 	})
 	f.forbidden(t, account, map[string]call{
-		"read the webhook's key": func(ctx context.Context) error {
-			_, err := c.CoreV1().Secrets(namespace).Get(ctx, "ampbridge-webhook-tls", metav1.GetOptions{})
-			return err
-		},
+		"read the webhook's key":            tryGet(c.CoreV1().Secrets(namespace).Get, "ampbridge-webhook-tls"),
 		"change the webhook's registration": patchRegistration(c, "ampbridge"),
 		"apply another Lease":               applyLease(c, "other"),
 		"take another Lease": func(ctx context.Context) error {
@@ -227,17 +191,45 @@ func (f *fixture) testSyncRights(t *testing.T) {
 			)
 			return err
 		},
-		"delete a pod, budgets or not": func(ctx context.Context) error {
-			return c.CoreV1().Pods("monitoring").Delete(ctx, "any", metav1.DeleteOptions{})
-		},
-		"delete its memory": func(ctx context.Context) error {
-			return c.CoreV1().ConfigMaps(namespace).Delete(ctx, "ampbridge-sync", metav1.DeleteOptions{})
-		},
+		"delete a pod, budgets or not": tryDelete(c.CoreV1().Pods("monitoring").Delete, "any"),
+		"delete its memory":            tryDelete(c.CoreV1().ConfigMaps(namespace).Delete, "ampbridge-sync"),
 	})
 }
 
 // call is something that an account tries.
 type call func(context.Context) error
+
+func tryGet[T any](api func(context.Context, string, metav1.GetOptions) (T, error), name string) call {
+	return func(ctx context.Context) error {
+		_, err := api(ctx, name, metav1.GetOptions{})
+		return err
+	}
+}
+
+func tryList[T any](api func(context.Context, metav1.ListOptions) (T, error)) call {
+	return func(ctx context.Context) error {
+		_, err := api(ctx, metav1.ListOptions{})
+		return err
+	}
+}
+
+func tryCreate[T any](api func(context.Context, T, metav1.CreateOptions) (T, error), object T) call {
+	return func(ctx context.Context) error {
+		_, err := api(ctx, object, metav1.CreateOptions{})
+		return err
+	}
+}
+
+func tryUpdate[T any](api func(context.Context, T, metav1.UpdateOptions) (T, error), object T) call {
+	return func(ctx context.Context) error {
+		_, err := api(ctx, object, metav1.UpdateOptions{})
+		return err
+	}
+}
+
+func tryDelete(api func(context.Context, string, metav1.DeleteOptions) error, name string) call {
+	return func(ctx context.Context) error { return api(ctx, name, metav1.DeleteOptions{}) }
+}
 
 // testForbidden tries what neither account may: the ways from here to more.
 func (f *fixture) testForbidden(t *testing.T, account string) {
@@ -257,18 +249,9 @@ func (f *fixture) testForbidden(t *testing.T, account string) {
 		Spec:       corev1.PodSpec{ServiceAccountName: "default", Containers: []corev1.Container{{Name: "c", Image: "i"}}},
 	}
 	calls := map[string]call{
-		"list secrets everywhere": func(ctx context.Context) error {
-			_, err := core.Secrets("").List(ctx, metav1.ListOptions{})
-			return err
-		},
-		"list the secrets of its namespace": func(ctx context.Context) error {
-			_, err := core.Secrets(namespace).List(ctx, metav1.ListOptions{})
-			return err
-		},
-		"read helm's secret": func(ctx context.Context) error {
-			_, err := core.Secrets(namespace).Get(ctx, "sh.helm.release.v1.ampbridge.v1", metav1.GetOptions{})
-			return err
-		},
+		"list secrets everywhere":           tryList(core.Secrets("").List),
+		"list the secrets of its namespace": tryList(core.Secrets(namespace).List),
+		"read helm's secret":                tryGet(core.Secrets(namespace).Get, "sh.helm.release.v1.ampbridge.v1"),
 		"create a secret": func(ctx context.Context) error {
 			_, err := core.Secrets(
 				namespace,
@@ -279,29 +262,12 @@ func (f *fixture) testForbidden(t *testing.T, account string) {
 			)
 			return err
 		},
-		"delete a secret": func(ctx context.Context) error {
-			return core.Secrets(namespace).Delete(ctx, "ampbridge-webhook-tls", metav1.DeleteOptions{})
-		},
-		"change the policy": func(ctx context.Context) error {
-			_, err := core.ConfigMaps(namespace).Update(ctx, configMap("ampbridge-policy"), metav1.UpdateOptions{})
-			return err
-		},
-		"create a ConfigMap": func(ctx context.Context) error {
-			_, err := core.ConfigMaps(namespace).Create(ctx, configMap("other"), metav1.CreateOptions{})
-			return err
-		},
-		"read a tenant's ConfigMap": func(ctx context.Context) error {
-			_, err := core.ConfigMaps("monitoring").Get(ctx, "kube-root-ca.crt", metav1.GetOptions{})
-			return err
-		},
-		"create a pod": func(ctx context.Context) error {
-			_, err := core.Pods(namespace).Create(ctx, pod, metav1.CreateOptions{})
-			return err
-		},
-		"create a tenant's pod": func(ctx context.Context) error {
-			_, err := core.Pods("monitoring").Create(ctx, pod, metav1.CreateOptions{})
-			return err
-		},
+		"delete a secret":           tryDelete(core.Secrets(namespace).Delete, "ampbridge-webhook-tls"),
+		"change the policy":         tryUpdate(core.ConfigMaps(namespace).Update, configMap("ampbridge-policy")),
+		"create a ConfigMap":        tryCreate(core.ConfigMaps(namespace).Create, configMap("other")),
+		"read a tenant's ConfigMap": tryGet(core.ConfigMaps("monitoring").Get, "kube-root-ca.crt"),
+		"create a pod":              tryCreate(core.Pods(namespace).Create, pod),
+		"create a tenant's pod":     tryCreate(core.Pods("monitoring").Create, pod),
 		"run a command in a pod": func(ctx context.Context) error {
 			return core.RESTClient().Post().Namespace("monitoring").Resource("pods").Name("any").SubResource("exec").Do(ctx).Error()
 		},
@@ -346,14 +312,8 @@ func (f *fixture) testForbidden(t *testing.T, account string) {
 		},
 		"make a token of its own": token(c, namespace, account),
 		"make a tenant's token":   token(c, "monitoring", "default"),
-		"impersonate": func(ctx context.Context) error {
-			_, err := other.CoreV1().Namespaces().List(ctx, metav1.ListOptions{})
-			return err
-		},
-		"bind cluster-admin": func(ctx context.Context) error {
-			_, err := rbac.ClusterRoleBindings().Create(ctx, binding, metav1.CreateOptions{})
-			return err
-		},
+		"impersonate":             tryList(other.CoreV1().Namespaces().List),
+		"bind cluster-admin":      tryCreate(rbac.ClusterRoleBindings().Create, binding),
 		"widen its own ClusterRole": func(ctx context.Context) error {
 			_, err := rbac.ClusterRoles().Patch(
 				ctx,
@@ -388,23 +348,12 @@ func (f *fixture) testForbidden(t *testing.T, account string) {
 			)
 			return err
 		},
-		"register a webhook": func(ctx context.Context) error {
-			_, err := c.AdmissionregistrationV1().MutatingWebhookConfigurations().Create(
-				ctx,
-				&admissionv1.MutatingWebhookConfiguration{ObjectMeta: metav1.ObjectMeta{Name: "more"}},
-				metav1.CreateOptions{},
-			)
-			return err
-		},
+		"register a webhook": tryCreate(
+			c.AdmissionregistrationV1().MutatingWebhookConfigurations().Create,
+			&admissionv1.MutatingWebhookConfiguration{ObjectMeta: metav1.ObjectMeta{Name: "more"}}),
 		"change another webhook's registration": patchRegistration(c, "other"),
-		"list registrations": func(ctx context.Context) error {
-			_, err := c.AdmissionregistrationV1().MutatingWebhookConfigurations().List(ctx, metav1.ListOptions{})
-			return err
-		},
-		"list nodes": func(ctx context.Context) error {
-			_, err := core.Nodes().List(ctx, metav1.ListOptions{})
-			return err
-		},
+		"list registrations":                    tryList(c.AdmissionregistrationV1().MutatingWebhookConfigurations().List),
+		"list nodes":                            tryList(core.Nodes().List),
 		"reach a kubelet": func(ctx context.Context) error {
 			return core.RESTClient().Get().Resource("nodes").Name("any").SubResource("proxy").Do(ctx).Error()
 		},
