@@ -38,12 +38,12 @@ func TestAdmission(t *testing.T) {
 	t.Run("paused", f.testPaused)
 }
 
-// Every row of the opt-in table of the documentation.
+// Each row is a row of the opt-in table in the documentation.
 func (f *fixture) testOptIn(t *testing.T) {
 	const (
 		web       = "web"
 		detected  = "Prometheus"
-		named     = "named Prometheus" // nothing but the annotation says so
+		named     = "named Prometheus" // only the annotation shows that it is Prometheus
 		never     = "never called"
 		yes, no   = "true", "false"
 		unset     = ""
@@ -126,7 +126,7 @@ func (f *fixture) testOptIn(t *testing.T) {
 	}
 }
 
-// disguise makes a Prometheus that nothing shows to be one.
+// disguise returns a Prometheus without anything that shows that it is one.
 func disguise(pod *corev1.Pod) {
 	for i := range pod.Spec.Containers {
 		if c := &pod.Spec.Containers[i]; c.Name == "prometheus-server" {
@@ -135,7 +135,7 @@ func disguise(pod *corev1.Pod) {
 	}
 }
 
-// The API server itself counts the calls.
+// The calls are those that the API server itself counts.
 func (f *fixture) testNoCalls(t *testing.T) {
 	f.namespace(t, "test-quiet", policy.InjectionEnabled, nil)
 	f.namespace(t, "test-elsewhere", "", nil)
@@ -157,7 +157,7 @@ func (f *fixture) testNoCalls(t *testing.T) {
 	if got := f.podCalls(t) - before; got != 0 {
 		t.Errorf("100 other pods: got %d calls, want 0", got)
 	}
-	// The count does count.
+	// Check that the API server counts calls at all.
 	f.account(t, "test-quiet", "prometheus-server", nil)
 	f.pod(t, "test-quiet", chartPod(t))
 	if got := f.podCalls(t) - before; got != 1 {
@@ -175,7 +175,7 @@ func (f *fixture) testOperatorPod(t *testing.T) {
 	if first := pod.Spec.InitContainers[0]; first.Name != sidecarconfig.ContainerName || first.Image != image {
 		t.Errorf("first init container: got %s of %s", first.Name, first.Image)
 	}
-	// The API server's own plugin gave the sidecar no token for its API.
+	// The API server's own plugin must not give the sidecar a token for the API.
 	for _, m := range pod.Spec.InitContainers[0].VolumeMounts {
 		if strings.HasPrefix(m.Name, "kube-api-access-") {
 			t.Errorf("the sidecar mounts %s", m.Name)
@@ -183,7 +183,7 @@ func (f *fixture) testOperatorPod(t *testing.T) {
 	}
 }
 
-// The service account is read live: there is no cache to be behind.
+// The service account is read live, so there is no outdated cache.
 func (f *fixture) testRace(t *testing.T) {
 	f.namespace(t, "test-race", policy.InjectionEnabled, nil)
 	const times = 200
@@ -257,8 +257,8 @@ func (f *fixture) testRestricted(t *testing.T) {
 	f.wantInjected(t, namespace, pod)
 }
 
-// The API server takes each pod as other webhooks leave it, because it calls ampbridge's
-// webhook again. Without that it refuses some of them.
+// The API server accepts each pod that another webhook has changed, because it calls ampbridge's webhook
+// again. Without that call it refuses some of the pods.
 func (f *fixture) testOtherWebhooks(t *testing.T) {
 	const namespace, outside = "test-others", "test-others-outside"
 	f.namespace(t, namespace, policy.InjectionEnabled, nil)
@@ -296,13 +296,13 @@ func (f *fixture) testOtherWebhooks(t *testing.T) {
 			for _, c := range got.Spec.InitContainers {
 				if c.Name == sidecarconfig.ContainerName &&
 					(c.RestartPolicy == nil || *c.RestartPolicy != corev1.ContainerRestartPolicyAlways || c.StartupProbe == nil) {
-					t.Error("the sidecar is not one that Prometheus waits for")
+					t.Error("Prometheus does not wait for the sidecar")
 				}
 			}
 		})
 	}
 	if refused == 0 {
-		t.Error("the API server takes all of them without ampbridge's webhook: the changes do no harm")
+		t.Error("the API server accepts all of them without ampbridge's webhook, so the changes are harmless and prove nothing")
 	}
 }
 
@@ -332,7 +332,7 @@ func (f *fixture) testServiceAccount(t *testing.T) {
 	}
 }
 
-// The webhook's own namespace stays out of it, whoever labels it.
+// The webhook's own namespace is excluded, even if it has the label.
 func (f *fixture) testExcluded(t *testing.T) {
 	patch := fmt.Sprintf(`{"metadata":{"labels":{%q:%q}}}`, policy.LabelInjection, policy.InjectionEnabled)
 	_, err := f.Client().CoreV1().Namespaces().Patch(
@@ -365,7 +365,7 @@ func (f *fixture) testPaused(t *testing.T) {
 	testkit.Eventually(t, "injection is back", isInjected)
 }
 
-// wantInjected creates the pod, which is to be admitted with the sidecar.
+// wantInjected creates the pod, which must be admitted with the sidecar.
 func (f *fixture) wantInjected(t *testing.T, namespace string, pod *corev1.Pod) {
 	t.Helper()
 	if !webhooktest.Injected(f.pod(t, namespace, pod)) {
@@ -373,8 +373,8 @@ func (f *fixture) wantInjected(t *testing.T, namespace string, pod *corev1.Pod) 
 	}
 }
 
-// eventuallyForbidden creates the pod, dry, until the API server forbids it for
-// the reason: its plugins see new objects a little later.
+// eventuallyForbidden creates the pod as a dry run until the API server forbids it for the reason. Its
+// plugins see new objects with a short delay.
 func (f *fixture) eventuallyForbidden(t *testing.T, namespace string, pod *corev1.Pod, reason string) {
 	t.Helper()
 	testkit.Eventually(t, "a pod is forbidden because of "+reason, func() bool {

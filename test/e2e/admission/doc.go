@@ -1,3 +1,3 @@
-// Package admission holds the tests of the webhook as it is registered in a real
-// API server: what a person who creates a pod sees.
+// Package admission tests the webhook when it is registered in a real API server, from the view of a user who
+// creates a pod.
 package admission

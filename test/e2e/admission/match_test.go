@@ -15,8 +15,8 @@ import (
 	"github.com/ampbridge/ampbridge/webhook/inject"
 )
 
-// The match condition lets in every pod that detection accepts, whatever is
-// missing of it: a pod that it misses is skipped without a word.
+// The match condition must select every pod that detection accepts, whatever members it lacks. A pod that the
+// condition misses would be skipped without any message.
 func (f *fixture) testMatchCondition(t *testing.T) {
 	const namespace = "test-match"
 	f.namespace(t, namespace, policy.InjectionEnabled, nil)
@@ -70,7 +70,7 @@ func (f *fixture) testMatchCondition(t *testing.T) {
 		for _, program := range programs {
 			for _, label := range labels {
 				for _, annotation := range annotations {
-					// All combinations of what matters, the container's name in turn.
+					// All combinations of the relevant members, with the container names in turns.
 					c := *program.DeepCopy()
 					c.Name, c.Image = names[n%len(names)], image
 					pod := &corev1.Pod{
@@ -82,14 +82,14 @@ func (f *fixture) testMatchCondition(t *testing.T) {
 						continue
 					}
 					accepted[pod.Name] = pod
-					// Whether the API server takes the pod in the end does not matter.
+					// It does not matter if the API server accepts the pod in the end.
 					_, _ = f.tryPod(t, namespace, pod, true)
 				}
 			}
 		}
 	}
 	if len(accepted) < 100 || len(accepted) == n {
-		t.Fatalf("detection accepts %d of %d pods: the table is not telling", len(accepted), n)
+		t.Fatalf("detection accepts %d of %d pods, so the table proves nothing", len(accepted), n)
 	}
 	eventuallyLogged := func() (missing []string) {
 		asked := f.decisions(t)
@@ -105,7 +105,7 @@ func (f *fixture) testMatchCondition(t *testing.T) {
 	}
 }
 
-// detects is the webhook's own view of the pod.
+// detects reports whether the webhook's own code detects Prometheus in the pod.
 func detects(t *testing.T, pod *corev1.Pod) bool {
 	t.Helper()
 	text, err := json.Marshal(pod)

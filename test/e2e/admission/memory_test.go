@@ -37,17 +37,17 @@ import (
 )
 
 const (
-	// containerLimit is the limit of the chart's container, in bytes.
+	// containerLimit is the memory limit of the chart's container, in bytes.
 	containerLimit = 128 << 20
-	// attackBudget is what the webhook may use at its peak, in bytes.
+	// attackBudget is how much memory the webhook may use at its peak, in bytes.
 	attackBudget = 100_000_000
-	// promptly is how long a pod may take beside an attack. It is loose: the
-	// machine that runs the test plays API server, etcd and attackers as well.
+	// promptly is how long a pod may take during an attack. It is long, because the test's machine also runs
+	// the API server, etcd and the attackers.
 	promptly = 10 * time.Second
 )
 
-// Whatever its callers send, the webhook stays within its memory, does not end,
-// and injects the pods of others.
+// Whatever clients send, the webhook stays below its memory limit, keeps running, and injects the pods of
+// others.
 func TestMemoryUnderAttack(t *testing.T) {
 	f := newCluster(t)
 	p := f.startProcess(t)
@@ -85,7 +85,7 @@ func TestMemoryUnderAttack(t *testing.T) {
 			return func() {
 				group.Wait()
 				if got := p.tooLarge(t) - before; got < 6 {
-					t.Errorf("the webhook was asked about %d of the six pods", got)
+					t.Errorf("the webhook was called for %d of the six pods", got)
 				}
 			}
 		}},
@@ -118,9 +118,9 @@ func TestMemoryUnderAttack(t *testing.T) {
 			end()
 			slices.Sort(took)
 			if median := took[len(took)/2]; median > promptly {
-				t.Errorf("pods beside the attack: got %s, want at most %s", median, promptly)
+				t.Errorf("pods during the attack: got %s, want at most %s", median, promptly)
 			}
-			t.Logf("pods beside the attack: median %s, slowest %s; %s", took[len(took)/2], took[len(took)-1], p.usage(t))
+			t.Logf("pods during the attack: median %s, slowest %s; %s", took[len(took)/2], took[len(took)-1], p.usage(t))
 		})
 	}
 	if peak := p.peak(t); peak > attackBudget {
@@ -131,7 +131,7 @@ func TestMemoryUnderAttack(t *testing.T) {
 	}
 }
 
-// process is `ampbridge webhook` in a cgroup of its own, where one can be made.
+// process is `ampbridge webhook`, in its own cgroup if the test can create one.
 type process struct {
 	pid          int
 	group        cgroup
@@ -142,13 +142,13 @@ type process struct {
 	stop         func()
 }
 
-// install is what processes of one test share.
+// install is what the processes of one test share.
 type install struct {
 	binary, certs, kubeconfig string
 	ca                        []byte
 }
 
-// install builds ampbridge and makes the webhook's identity and certificate.
+// install builds ampbridge and creates the webhook's identity and certificate.
 func (f *fixture) install(t *testing.T) *install {
 	t.Helper()
 	i := &install{binary: tools.Build(t, "github.com/ampbridge/ampbridge/cmd/ampbridge"), certs: t.TempDir()}
@@ -161,7 +161,7 @@ func (f *fixture) install(t *testing.T) *install {
 	return i
 }
 
-// start starts a webhook, which need not become ready.
+// start starts a webhook, which may fail to become ready.
 func (f *fixture) start(t *testing.T, i *install) *process {
 	t.Helper()
 	roots := x509.NewCertPool()
@@ -174,8 +174,7 @@ func (f *fixture) start(t *testing.T, i *install) *process {
 		"--metrics-addr", p.observedAddr, "--image", image, "--kubeconfig", i.kubeconfig, "--system-namespace", home, "--drain-delay", "0s")
 	cmd.Env = []string{"HOME=" + t.TempDir()}
 	if p.group != "" {
-		// In a container the process finds the limit in its cgroup; here it would see
-		// the machine's.
+		// In a container the process finds the limit in its cgroup. Here it would find the machine's memory.
 		cmd.Env = append(cmd.Env, fmt.Sprintf("GOMEMLIMIT=%d", containerLimit/10*8))
 	}
 	cmd.Stdout, cmd.Stderr = f.log, f.log
@@ -183,7 +182,7 @@ func (f *fixture) start(t *testing.T, i *install) *process {
 	testkit.Must(t, cmd.Start())
 	p.pid = cmd.Process.Pid
 	p.stop = sync.OnceFunc(func() {
-		_ = cmd.Process.Signal(syscall.SIGTERM) // an error means that it has ended, which Wait tells
+		_ = cmd.Process.Signal(syscall.SIGTERM) // an error means that it has ended; Wait returns the reason
 		if err := cmd.Wait(); err != nil {
 			t.Errorf("the webhook did not survive: %v", err)
 		}
@@ -232,8 +231,8 @@ func (f *fixture) register(t *testing.T, p *process, i *install) {
 	testkit.Must(t, err)
 }
 
-// review sends a review of a pod with these members and waits for its answer,
-// which admits the pod with a warning.
+// review sends a review of a pod with these members and waits for the answer, which must admit the pod with a
+// warning.
 func (p *process) review(t *testing.T, spec, warning string) (end func()) {
 	t.Helper()
 	body := `{"kind":"AdmissionReview","apiVersion":"admission.k8s.io/v1","request":{"uid":"1","kind":{"group":"","version":"v1",` +
@@ -276,17 +275,17 @@ func (p *process) stall(t *testing.T, n, size int) (end func()) {
 				"POST /pods/enabled HTTP/1.1\r\nHost: webhook\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n",
 				size,
 			)
-			_, _ = conn.Write(filler) // the webhook may end it before
+			_, _ = conn.Write(filler) // the webhook may close the connection before
 		}()
 	}
 	return func() {}
 }
 
-// hugeLabel is on the pods that [fixture.refuseHuge] refuses.
+// hugeLabel is the label of the pods that [fixture.refuseHuge] refuses.
 const hugeLabel = "ampbridge.test/huge"
 
-// hugePod creates a pod of 3 MB, as a dry run. It is sent as JSON: the client's own
-// form would be larger than the API server takes.
+// hugePod creates a pod of 3 MB as a dry run. It is sent as JSON, because in the client's own encoding it
+// would be too large for the API server.
 func (f *fixture) hugePod(t *testing.T, namespace string) {
 	pod := chartPod(t)
 	pod.Labels[hugeLabel] = "true"
@@ -304,14 +303,13 @@ func (f *fixture) hugePod(t *testing.T, namespace string) {
 	}
 	_, err = client.CoreV1().Pods(namespace).Create(t.Context(), pod, metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
 	if err == nil || !strings.Contains(err.Error(), "refused by the test") {
-		t.Errorf("a pod beyond the bounds: got %v, want it refused by the webhook after ours", err)
+		t.Errorf("a pod beyond the bounds: got %v, want the second webhook to refuse it", err)
 	}
 }
 
-// refuseHuge registers a second webhook, which the API server calls after ours, and
-// which refuses the huge pods. Else the API server would write down a million
-// mistakes for each of them. That takes it half a minute on two cores, in which it
-// answers nobody, and the test would measure that.
+// refuseHuge registers a second webhook that refuses the huge pods. The API server calls it after
+// ampbridge's. Without it the API server would validate the pods and list a million mistakes for each. On two
+// cores that takes half a minute in which it answers no one else, and the test would measure that time.
 func (f *fixture) refuseHuge(t *testing.T) {
 	t.Helper()
 	server := httptest.NewTLSServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
@@ -362,8 +360,8 @@ func (f *fixture) refuseHuge(t *testing.T) {
 	})
 }
 
-// hugeAccount creates a service account with a long list of Secrets. With as many as
-// etcd takes, the API server itself needs a second for each pod.
+// hugeAccount creates a service account with a long list of Secrets. The list is shorter than etcd allows,
+// because otherwise the API server itself would need a second for each pod.
 func (f *fixture) hugeAccount(t *testing.T, namespace string) {
 	t.Helper()
 	account := &corev1.ServiceAccount{
@@ -374,14 +372,14 @@ func (f *fixture) hugeAccount(t *testing.T, namespace string) {
 	testkit.Must(t, err)
 }
 
-// peak is the largest resident size of the process so far, in bytes.
+// peak returns the largest resident size of the process so far, in bytes.
 func (p *process) peak(t *testing.T) int64 {
 	t.Helper()
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.pid))
 	testkit.Must(t, err)
 	_, rest, found := strings.Cut(string(text), "VmHWM:")
 	if !found {
-		t.Fatalf("no VmHWM: the webhook has ended, or this is no Linux: %s", text)
+		t.Fatalf("no VmHWM: the webhook has ended, or this system is not Linux: %s", text)
 	}
 	kilobytes, err := strconv.ParseInt(strings.Fields(rest)[0], 10, 64)
 	testkit.Must(t, err)
@@ -397,7 +395,7 @@ func (p *process) usage(t *testing.T) string {
 	return text
 }
 
-// tooLarge is how many pods were beyond a bound, as the webhook counts them.
+// tooLarge returns how many pods exceeded a limit, as the webhook counts them.
 func (p *process) tooLarge(t *testing.T) int {
 	t.Helper()
 	_, rest, found := strings.Cut(p.scrape(t), `ampbridge_admission_decisions_total{decision="skip",reason="TooLarge",resource="pod"} `)
@@ -420,11 +418,10 @@ func (p *process) scrape(t *testing.T) string {
 	return string(text)
 }
 
-// cgroup is the directory of a memory cgroup, of version 1 or 2; empty: none can
-// be made here.
+// cgroup is the directory of a memory cgroup, of version 1 or 2; empty if none can be created here.
 type cgroup string
 
-// newCgroup makes a cgroup with a limit, if the test may.
+// newCgroup creates a cgroup with a limit, if the test has the permission.
 func newCgroup(t *testing.T, limit int64) cgroup {
 	t.Helper()
 	for parent, file := range map[string]string{"/sys/fs/cgroup/memory": "memory.limit_in_bytes", "/sys/fs/cgroup": "memory.max"} {
@@ -440,7 +437,7 @@ func newCgroup(t *testing.T, limit int64) cgroup {
 		}
 		_ = os.Remove(dir)
 	}
-	t.Log("no cgroup can be made here: only the size of the process is measured")
+	t.Log("no cgroup can be created here: only the size of the process is measured")
 	return ""
 }
 
@@ -451,7 +448,7 @@ func (c cgroup) add(t *testing.T, pid int) {
 	}
 }
 
-// used is the most that the cgroup has used, in bytes.
+// used returns the peak memory of the cgroup, in bytes.
 func (c cgroup) used(t *testing.T) (bytes int64, there bool) {
 	t.Helper()
 	for _, name := range []string{"memory.max_usage_in_bytes", "memory.peak"} {

@@ -14,7 +14,7 @@ import (
 	"github.com/ampbridge/ampbridge/webhook/inject"
 )
 
-// writer is a pod of a program that writes to AMP and is no Prometheus.
+// writer returns a pod of a program that writes to AMP and is not Prometheus.
 func writer(account, containers string) *corev1.Pod {
 	pod := &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{GenerateName: account + "-"},
@@ -29,8 +29,8 @@ func writer(account, containers string) *corev1.Pod {
 	return pod
 }
 
-// The modes identity and relay, through a real API server. Its own plugins add a token of
-// its API to each container that has no mount there: the sidecar must not get it.
+// The modes identity and relay with a real API server. The API server's own plugins mount an API token into
+// each container without a mount at that path. The sidecar must not get the token.
 func (f *fixture) testModes(t *testing.T) {
 	const namespace, annotated = "test-modes", "test-modes-annotated"
 	f.namespace(t, namespace, policy.InjectionEnabled, map[string]string{"pod-security.kubernetes.io/warn": "restricted"})
@@ -88,7 +88,7 @@ func (f *fixture) testModes(t *testing.T) {
 				row.change(pod)
 			}
 			created := f.pod(t, row.namespace, pod)
-			// The webhook logs the prefix of a pod that has no name yet.
+			// For a pod without a name, the webhook logs the prefix of the name.
 			_, marked := created.Annotations[inject.AnnotationInjected]
 			if want := row.want == policy.Granted; marked != want {
 				t.Errorf("injected: got %t, want %t", marked, want)
@@ -97,7 +97,7 @@ func (f *fixture) testModes(t *testing.T) {
 		})
 	}
 
-	// Pods of the very service accounts that name no container cost no call.
+	// Pods of the same service accounts that name no container must cause no call.
 	before := f.podCalls(t)
 	for range 10 {
 		f.pod(t, namespace, writer("otel", ""))

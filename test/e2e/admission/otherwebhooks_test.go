@@ -22,18 +22,18 @@ import (
 	"github.com/ampbridge/ampbridge/test/webhooktest"
 )
 
-// The API server calls webhooks in the order of their registrations' names. The labels
-// name what each does to a pod.
+// The API server calls webhooks in the order of their registrations' names. The labels select what each
+// webhook does to a pod.
 const (
 	before, after           = "a-other", "z-other" // ampbridge's registration is between them
 	beforeLabel, afterLabel = "before.example.com/change", "after.example.com/change"
 	seen                    = "others.example.com/seen"
 )
 
-// changers are the webhooks of others: what they do to a pod, by the value of their label.
+// changers are the other webhooks. Each changes a pod as the value of its label selects.
 type changers map[string]func(pod map[string]any)
 
-// ServeHTTP answers with whole members of the pod, as webhooks do that decode it into types.
+// ServeHTTP answers with whole members of the pod, as webhooks do that decode a pod into types.
 func (c changers) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	var review admissionv1.AdmissionReview
 	var pod map[string]any
@@ -68,14 +68,13 @@ func (c changers) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	_ = json.NewEncoder(w).Encode(review)
 }
 
-// change changes the pod as far as it has the parts for it: one that is not injected
-// lacks most of them.
+// change changes the parts that the pod has. A pod without injection lacks most of them.
 func (c changers) change(name string, pod map[string]any) {
 	defer func() { _ = recover() }()
 	c[name](pod)
 }
 
-// others registers the webhooks of others, and returns when the API server calls both.
+// others registers the other webhooks, and returns when the API server calls both.
 func (f *fixture) others(t *testing.T, c changers) {
 	t.Helper()
 	certs := t.TempDir()
@@ -122,9 +121,9 @@ func withLabel(pod *corev1.Pod, label, value string) *corev1.Pod {
 	return pod
 }
 
-// testChangedByOthers has the API server call another webhook after ampbridge's, and then
-// ampbridge's again. It takes every pod that it takes without injection, and where the
-// injection stays, Prometheus waits for the sidecar.
+// testChangedByOthers makes the API server call another webhook after ampbridge's, and then ampbridge's
+// again. Each pod that is accepted without injection must be accepted with it. If the injection stays,
+// Prometheus must wait for the sidecar.
 func (f *fixture) testChangedByOthers(t *testing.T) {
 	const namespace, outside = "test-changed", "test-changed-outside"
 	f.namespace(t, namespace, policy.InjectionEnabled, nil)
@@ -144,7 +143,7 @@ func (f *fixture) testChangedByOthers(t *testing.T) {
 	} {
 		for i, change := range changes {
 			if change.Want == otherwebhooks.Lost {
-				continue // what is gone cannot be put back
+				continue // a removed part cannot be restored
 			}
 			t.Run(base+"/"+change.Name, func(t *testing.T) {
 				pod := withLabel(makePod(t), afterLabel, fmt.Sprint(i))
@@ -155,8 +154,8 @@ func (f *fixture) testChangedByOthers(t *testing.T) {
 	t.Logf("pods by what became of them: %v", counts)
 }
 
-// playedBeside creates a pod, dry, in a namespace without injection and in one with it. It
-// returns what became of the second.
+// playedBeside creates a pod as a dry run in two namespaces: without injection and with it. It returns the
+// result of the second.
 func (f *fixture) playedBeside(t *testing.T, namespace, outside string, pod *corev1.Pod) string {
 	t.Helper()
 	if _, err := f.tryPod(t, outside, pod.DeepCopy(), true); err != nil {
@@ -165,7 +164,7 @@ func (f *fixture) playedBeside(t *testing.T, namespace, outside string, pod *cor
 	got, err := f.tryPod(t, namespace, pod.DeepCopy(), true)
 	switch {
 	case apierrors.IsInvalid(err) || apierrors.IsForbidden(err):
-		t.Errorf("the API server takes the pod, and refuses it injected: %v", err)
+		t.Errorf("the API server accepts the pod, but refuses it injected: %v", err)
 		return "refused"
 	case err != nil:
 		t.Fatal(err)
@@ -188,7 +187,8 @@ func (f *fixture) playedBeside(t *testing.T, namespace, outside string, pod *cor
 	return "injected"
 }
 
-// handPod is a Prometheus by its image alone, beside an init container and a native sidecar.
+// handPod returns a pod that only its image shows to be Prometheus, with an init container and a native
+// sidecar.
 func handPod(*testing.T) *corev1.Pod {
 	config := corev1.VolumeMount{Name: "config", MountPath: "/etc/prometheus"}
 	return &corev1.Pod{
@@ -209,7 +209,7 @@ func handPod(*testing.T) *corev1.Pod {
 	}
 }
 
-// guaranteedPod has requests that are its limits.
+// guaranteedPod returns a pod with requests that equal its limits.
 func guaranteedPod(t *testing.T) *corev1.Pod {
 	pod := chartPod(t)
 	for _, list := range [][]corev1.Container{pod.Spec.InitContainers, pod.Spec.Containers} {

@@ -15,8 +15,8 @@ import (
 	"github.com/ampbridge/ampbridge/test/testkit"
 )
 
-// every is a rule for each container of a pod, that calls it c, and emptyDirs one for each
-// volume of that kind, that calls it v.
+// every returns a rule for all containers of a pod; rule names a container c. emptyDirs returns a rule for
+// all volumes of that kind; rule names a volume v.
 func every(rule string) string {
 	return `(!has(object.spec.initContainers) || object.spec.initContainers.all(c, ` + rule + `)) && ` +
 		`object.spec.containers.all(c, ` + rule + `)`
@@ -53,15 +53,15 @@ var (
 	sizeLimits = emptyDirs(`has(v.emptyDir.sizeLimit)`)
 )
 
-// drops is the rule that every container drops the capability by name.
+// drops returns the rule that every container drops the capability by name.
 func drops(name string) string {
 	return every(ownContext + `capabilities) && has(c.securityContext.capabilities.drop) && '` + name + `' in ` +
 		`c.securityContext.capabilities.drop)`)
 }
 
-// testPlatforms has the API server admit a pod as each platform changes it, under the
-// platform's rules: without injection, and with it. What a platform refuses uninjected
-// proves nothing, so each pod is one that the platform takes.
+// testPlatforms checks that the API server admits a pod under the rules of each platform, after the
+// platform's changes, both without and with injection. The platform accepts each pod without injection,
+// because otherwise a refusal would prove nothing.
 func (f *fixture) testPlatforms(t *testing.T) {
 	const user = 1000650000
 	restrictedV2 := otherwebhooks.SCC(user, true, "ALL")
@@ -96,9 +96,9 @@ func (f *fixture) testPlatforms(t *testing.T) {
 		{"EKS Pod Identity before", otherwebhooks.PodIdentity, nil, nil, "", chartPod},
 		{"policy engine that mutates, before", otherwebhooks.Mutations, nil, nil, "", chartPod},
 		{"policy engine that mutates, after", nil, otherwebhooks.Mutations, nil, "", chartPod},
-		{"policy engine that mutates and demands", otherwebhooks.Mutations, otherwebhooks.Mutations,
+		{"policy engine that mutates and validates", otherwebhooks.Mutations, otherwebhooks.Mutations,
 			[]string{cpuLimits, registries, sizeLimits, nonRoot, noEscalation, readOnlyRoot, safeVolumes}, demanded, chartPod},
-		{"policies that demand seccomp", otherwebhooks.SCC(0, true), nil,
+		{"policies that require seccomp", otherwebhooks.SCC(0, true), nil,
 			[]string{seccomp, noEscalation}, "", chartPod},
 		{"EKS Fargate", otherwebhooks.Fargate, nil, []string{unprivileged, ports, safeVolumes}, "", chartPod},
 		{"GKE Autopilot, without bursting", otherwebhooks.Autopilot, otherwebhooks.Autopilot,
@@ -144,14 +144,15 @@ func (f *fixture) testPlatforms(t *testing.T) {
 	}
 }
 
-// demand has the API server deny pods of the namespaces that break a rule, once it does.
+// demand makes the API server deny pods of the namespaces that break a rule. It returns when the rules are in
+// force.
 func (f *fixture) demand(t *testing.T, name, namespace, outside string, rules []string) {
 	t.Helper()
 	if len(rules) == 0 {
 		return
 	}
 	ctx, api := t.Context(), f.Client().AdmissionregistrationV1()
-	// A pod that breaks this one shows that the rules are in force.
+	// A pod that breaks this rule shows whether the rules are in force.
 	const marker = "test.example.com/break-the-rules"
 	validations := []registrationv1.Validation{{
 		Expression: `!has(object.metadata.labels) || !('` + marker + `' in object.metadata.labels)`, Message: "the rules are in force",
@@ -195,7 +196,7 @@ func (f *fixture) demand(t *testing.T, name, namespace, outside string, rules []
 	})
 }
 
-// openPod names no user, as OpenShift wants it.
+// openPod returns a pod without a user, as OpenShift requires.
 func openPod(t *testing.T) *corev1.Pod {
 	pod := chartPod(t)
 	pod.Spec.SecurityContext = nil
@@ -205,7 +206,7 @@ func openPod(t *testing.T) *corev1.Pod {
 	return pod
 }
 
-// chartNonRootPod is the chart's, whose user is not root.
+// chartNonRootPod returns the chart's pod, with a user that is not root.
 func chartNonRootPod(t *testing.T) *corev1.Pod {
 	pod := chartPod(t)
 	pod.Spec.SecurityContext.RunAsNonRoot = new(true)

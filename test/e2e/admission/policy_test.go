@@ -17,9 +17,9 @@ import (
 	"github.com/ampbridge/ampbridge/webhook"
 )
 
-// A policy is refused when it is applied, with every mistake; versions of the
-// policy that the webhook does not know pass, and so do all other ConfigMaps. The
-// last good version survives a restart.
+// A policy with mistakes is refused when it is applied, and the error lists all mistakes. Policies of a
+// version that the webhook does not know are accepted, as are all other ConfigMaps. The last good version
+// survives a restart.
 func TestPolicyIsReviewed(t *testing.T) {
 	kubectl := tools.Path(t, "kubectl")
 	f := newCluster(t)
@@ -55,7 +55,7 @@ func TestPolicyIsReviewed(t *testing.T) {
 		out, err := cmd.CombinedOutput()
 		return string(out), err
 	}
-	// The API server takes a moment to see the registration.
+	// The API server needs a moment to notice the registration.
 	var refusal string
 	testkit.Eventually(t, "a policy with a wrong destination is refused", func() bool {
 		out, err := apply(home, "ampbridge-policy", policy.SchemaVersion, wrong+"pausd: true\n")
@@ -78,7 +78,7 @@ func TestPolicyIsReviewed(t *testing.T) {
 		{"an upgrade, before the new webhook runs", home, "ampbridge-policy", "1000", good + "fieldOfTheFuture: 1\n", false,
 			"Warning: ampbridge: the policy was not checked"},
 		{"its rollback", home, "ampbridge-policy", policy.SchemaVersion, good, false, ""},
-		{"the newer policy with this version's mark", home, "ampbridge-policy", policy.SchemaVersion, good + "fieldOfTheFuture: 1\n", true,
+		{"the newer policy with this version's annotation", home, "ampbridge-policy", policy.SchemaVersion, good + "fieldOfTheFuture: 1\n", true,
 			"fieldOfTheFuture"},
 		{"a rollback to an older version", home, "ampbridge-policy", "0", "old: 1\n", false, "Warning: "},
 		{"another ConfigMap", home, "other", "", wrong, false, ""},
@@ -105,12 +105,12 @@ func TestPolicyIsReviewed(t *testing.T) {
 	again := f.start(t, i)
 	again.ready(t)
 	if log := f.log.String(); !strings.Contains(log, "policy restored") {
-		t.Errorf("the log does not tell of the copy: %s", log)
+		t.Errorf("the log does not mention the copy: %s", log)
 	}
 	if text := again.scrape(
 		t,
 	); !strings.Contains(text, "ampbridge_policy_from_accepted_copy 1") ||
 		!strings.Contains(text, "ampbridge_policy_last_load_success 0") {
-		t.Errorf("the metrics do not tell of the copy")
+		t.Errorf("the metrics do not show the copy")
 	}
 }

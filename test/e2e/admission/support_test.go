@@ -31,7 +31,7 @@ const (
 	home  = "ampbridge"
 )
 
-// fixture is an API server with the webhook registered in it.
+// fixture is an API server in which the webhook is registered.
 type fixture struct {
 	*cluster.Cluster
 	policyFile string
@@ -96,7 +96,7 @@ func (f *fixture) webhookConfig(t *testing.T) *rest.Config {
 	return config
 }
 
-// writePolicy puts the policy of testdata in force, with more lines.
+// writePolicy writes the policy of testdata with more lines, so that it is in force.
 func (f *fixture) writePolicy(t *testing.T, more string) {
 	t.Helper()
 	base, err := os.ReadFile("testdata/policy.yaml")
@@ -122,7 +122,7 @@ func (f *fixture) account(t *testing.T, namespace, name string, annotations map[
 	return created
 }
 
-// tryPod creates a pod and returns it as the API server does.
+// tryPod creates a pod and returns the API server's answer.
 func (f *fixture) tryPod(t *testing.T, namespace string, pod *corev1.Pod, dry bool) (*corev1.Pod, error) {
 	o := metav1.CreateOptions{}
 	if dry {
@@ -138,8 +138,7 @@ func (f *fixture) pod(t *testing.T, namespace string, pod *corev1.Pod) *corev1.P
 	return created
 }
 
-// decisions are the reasons that the webhook gave, by namespace and pod, of the
-// pods that it was asked about.
+// decisions returns the reasons that the webhook logged, by namespace and pod.
 func (f *fixture) decisions(t *testing.T) map[string]string {
 	t.Helper()
 	reasons := map[string]string{}
@@ -147,13 +146,13 @@ func (f *fixture) decisions(t *testing.T) map[string]string {
 		var entry struct{ Msg, Namespace, Pod, Reason string }
 		testkit.Must(t, json.Unmarshal([]byte(line), &entry))
 		if key := entry.Namespace + "/" + entry.Pod; entry.Msg == "pod" && reasons[key] == "" {
-			reasons[key] = entry.Reason // a reinvocation only finds it done
+			reasons[key] = entry.Reason // a second call for the same pod only finds the injection
 		}
 	}
 	return reasons
 }
 
-// logged reports whether the webhook gave that reason for a pod of the namespace.
+// logged reports whether the webhook logged that reason for a pod of the namespace.
 func (f *fixture) logged(t *testing.T, namespace string, reason policy.Reason) bool {
 	t.Helper()
 	for line := range strings.Lines(f.log.String()) {
@@ -168,7 +167,7 @@ func (f *fixture) logged(t *testing.T, namespace string, reason policy.Reason) b
 
 func (f *fixture) reason(t *testing.T, namespace, pod string) string {
 	t.Helper()
-	// The log's line is written after the answer.
+	// The log line is written after the answer.
 	var reason string
 	for range 20 {
 		if reason = f.decisions(t)[namespace+"/"+pod]; reason != "" {
@@ -189,8 +188,7 @@ var calls = regexp.MustCompile(
 		`annotated)\.webhook\.ampbridge\.io"[^}]*\} ([0-9]+)$`,
 )
 
-// podCalls is how often the API server has called the webhook for pods, as it
-// counts it itself.
+// podCalls returns how often the API server has called the webhook for pods, as the API server counts it.
 func (f *fixture) podCalls(t *testing.T) (n int) {
 	t.Helper()
 	text, err := f.Metrics(t.Context())
@@ -212,7 +210,7 @@ func readPod(t *testing.T, file string) *corev1.Pod {
 	testkit.Must(t, err)
 	pod := &corev1.Pod{}
 	testkit.Must(t, json.Unmarshal(data, pod))
-	// What the API server and the controllers had added.
+	// The API server and the controllers had added these.
 	pod.Namespace, pod.Name, pod.OwnerReferences = "", "", nil
 	apiToken := func(name string) bool { return strings.HasPrefix(name, "kube-api-access-") }
 	pod.Spec.Volumes = slices.DeleteFunc(pod.Spec.Volumes, func(v corev1.Volume) bool { return apiToken(v.Name) })
@@ -226,8 +224,7 @@ func readPod(t *testing.T, file string) *corev1.Pod {
 
 func chartPod(t *testing.T) *corev1.Pod { return readPod(t, "testdata/pod-prometheus-chart.json") }
 
-// operatorPod is the operator's pod with the service account that the policy
-// of testdata grants.
+// operatorPod returns the operator's pod with the service account that the policy of testdata grants.
 func operatorPod(t *testing.T) *corev1.Pod {
 	pod := readPod(t, "testdata/pod-prometheus-operator.json")
 	pod.GenerateName = "prometheus-k8s-"

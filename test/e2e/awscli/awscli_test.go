@@ -25,8 +25,7 @@ const (
 	roleARN  = "arn:aws:iam::" + env.AccountID + ":role/ampbridge/" + env.ClusterName + "/ampbridge." + env.ClusterName + ".central"
 )
 
-// programs are the AWS CLIs of the machine: the one on PATH, and Debian's where
-// that is another.
+// programs returns the AWS CLIs of the machine: the one in PATH, and Debian's if it is another one.
 func programs(t *testing.T) (found []string) {
 	t.Helper()
 	for _, name := range []string{"aws", "/usr/bin/aws"} {
@@ -40,8 +39,8 @@ func programs(t *testing.T) (found []string) {
 	return found
 }
 
-// shell runs bash in which `aws` is one CLI that talks to the double: older ones
-// do not know AWS_ENDPOINT_URL.
+// shell runs bash with a function `aws` that calls one CLI with the double's address, because older CLIs do
+// not support AWS_ENDPOINT_URL.
 type shell struct {
 	*env.Env
 	dir string
@@ -73,11 +72,11 @@ func (sh *shell) run(t *testing.T, script string) (string, error) {
 	return string(out), err
 }
 
-// As the troubleshooting of the Terraform module has it, to the letter.
+// This command is exactly the one in the troubleshooting of the Terraform module.
 const (
 	moduleCommand = `aws sts assume-role-with-web-identity --role-arn $AWS_ROLE_ARN --role-session-name x-account ` +
 		`--web-identity-token file://$AWS_WEB_IDENTITY_TOKEN_FILE --duration 1500`
-	// And the guide for AKS: assume, then use the credentials.
+	// These commands are from the guide for AKS: assume the role, then use the credentials.
 	guideCommand = `TEMP_CREDS=$(aws sts assume-role-with-web-identity \
   --role-arn "$AWS_ROLE_ARN" \
   --role-session-name "aks-to-amp-test" \
@@ -142,7 +141,7 @@ func TestAssumeRoleWithWebIdentity(t *testing.T) {
 				!strings.HasSuffix(answer.AssumedRoleUser.AssumedRoleID, ":x-account") {
 				t.Errorf("%s, %s", answer.Credentials.AccessKeyID, answer.AssumedRoleUser.AssumedRoleID)
 			}
-			// The guide's next step, without jq: the credentials are good for who they say.
+			// The guide's next step, without jq: the credentials belong to the assumed role.
 			out, err = sh.run(
 				t,
 				guideCommand+`export AWS_ACCESS_KEY_ID=$(printf %s "$TEMP_CREDS" | sed -n 's/.*"AccessKeyId": "\([^"]*\)".*/\1/p')
@@ -171,8 +170,8 @@ aws sts get-caller-identity --query Arn --output text`,
 	}
 }
 
-// The commands that bootstrap prints are run as they stand there, in an account
-// with nothing in it; bootstrap then finds nothing left to do.
+// The test runs the commands that bootstrap prints, unchanged, in an empty account. Afterwards bootstrap
+// finds nothing to do.
 func TestBootstrapScript(t *testing.T) {
 	e := env.Start(t, env.Options{})
 	ctx := t.Context()
@@ -232,7 +231,7 @@ trust: {permissionsBoundary: "arn:aws:iam::%s:policy/team/ampbridge-boundary"}
 				!strings.Contains(found, "was made before") {
 				t.Errorf("%v\n%s", err, found)
 			}
-			// A second time it makes nothing.
+			// A second run creates nothing.
 			before := len(e.Cloud.Calls())
 			if out, err = sh.run(t, script); err != nil {
 				t.Errorf("the second time: %v\n%s", err, out)
@@ -242,7 +241,8 @@ trust: {permissionsBoundary: "arn:aws:iam::%s:policy/team/ampbridge-boundary"}
 					t.Errorf("the second time it called %s", c.Action)
 				}
 			}
-			// Another destination and another tag: the boundary follows, more often than IAM keeps versions.
+			// With another destination and another tag the boundary is updated, more often than IAM keeps
+			// versions.
 			for n := range 6 {
 				added := account.CreateWorkspace(env.Region, "added")
 				text := strings.Replace(text, "trust:", fmt.Sprintf("- {name: added, workspace: %q}\ntrust:", added.ARN), 1)
@@ -259,7 +259,7 @@ trust: {permissionsBoundary: "arn:aws:iam::%s:policy/team/ampbridge-boundary"}
 					t.Errorf("change %d: %v\n%s", n, err, found)
 				}
 			}
-			// What is not this cluster's stops it before it makes anything.
+			// If something belongs to another cluster, the script stops before it creates anything.
 			client := iam.NewFromConfig(e.Cloud.Config(account.AdminCredentials(), env.Region))
 			if _, err := client.UntagRole(ctx, &iam.UntagRoleInput{
 				RoleName: aws.String("ampbridge-sync.dev"), TagKeys: []string{"ampbridge.io/owner"},

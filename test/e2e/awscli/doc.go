@@ -1,7 +1,7 @@
-// Package awscli tests the AWS double with AWS's own command line, so that the
-// double is not checked only by our code. It runs the commands that people use to
-// try a role, and those that `ampbridge bootstrap -o aws-cli` prints.
+// Package awscli tests the AWS double with AWS's own command line, so that not only ampbridge's code checks
+// the double. It runs the commands with which users try a role, and the commands that `ampbridge bootstrap -o
+// aws-cli` prints.
 //
-// Its tests carry the build tag e2e: the CLI is a package of the distribution's,
-// and installing one takes root.
+// Its tests have the build tag e2e, because the CLI is a package of the distribution and its installation
+// needs root.
 package awscli

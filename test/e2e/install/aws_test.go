@@ -25,14 +25,13 @@ import (
 
 const (
 	region = "eu-west-1"
-	// central is the account of the workspace, and of nothing else: the clusters
-	// run in accounts of their own.
+	// central is the account of the workspace only. The clusters run in other accounts.
 	central = "111122223333"
-	// newWorkspace is what a policy says before there is one.
+	// newWorkspace is the workspace in a policy before it exists.
 	newWorkspace = "arn:aws:aps:" + region + ":" + central + ":workspace/ws-new"
 )
 
-// awsHosts are the names by which everything finds AWS: nothing is told another endpoint.
+// awsHosts are the names with which all programs find AWS. No program gets another endpoint.
 var awsHosts = []string{
 	"sts." + region + ".amazonaws.com",
 	"iam.amazonaws.com",
@@ -40,14 +39,14 @@ var awsHosts = []string{
 	"aps-workspaces." + region + ".amazonaws.com",
 }
 
-// startAWS plays AWS at its own names' port.
+// startAWS serves AWS's double on the port of AWS's own names.
 func startAWS(t *testing.T) *awstest.Cloud {
 	t.Helper()
 	return awstest.Start(t, awstest.Options{Prometheus: tools.Path(t, "prometheus"), ListenTLS: net.JoinHostPort(node.Address, "443")})
 }
 
-// ampbridge runs a command of the product, as an administrator of the cluster
-// and of the central account would on his own machine.
+// ampbridge runs a command of the product as an administrator of the cluster and of the central account on a
+// machine outside the cluster.
 func (e *environment) ampbridge(args ...string) string {
 	e.Helper()
 	command := exec.CommandContext(e.Context(), ampbridgeProgram(node.Dir()), append(args, "--kubeconfig", e.Kubeconfig())...)
@@ -60,8 +59,8 @@ func (e *environment) ampbridge(args ...string) string {
 	return string(out)
 }
 
-// bootstrap is the one-time part of the central account's administrator. The
-// first cluster's makes the workspace.
+// bootstrap runs the one-time step of the central account's administrator. For the first cluster it creates
+// the workspace.
 func (e *environment) bootstrap() {
 	e.Helper()
 	text := e.helm("template", release, chartPackage(version), "--namespace", systemNamespace, "--values", e.values, "--show-only",
@@ -78,11 +77,10 @@ func (e *environment) bootstrap() {
 	e.workspace = p.Destinations[0].Workspace
 }
 
-// syncRole is what bootstrap calls it.
+// syncRole returns the name that bootstrap gives to sync's role.
 func (e *environment) syncRole() string { return "ampbridge-sync." + e.name }
 
-// publish serves the issuer under its own name, at an address of its own, to
-// whoever looks there: AWS does, and doctor.
+// publish serves the issuer under its own name, at an address of its own. AWS and doctor read it there.
 func publish(t *testing.T, cloud *awstest.Cloud, host string) {
 	t.Helper()
 	listener, err := net.Listen("tcp", net.JoinHostPort(node.SecondAddress, "443"))
@@ -92,13 +90,13 @@ func publish(t *testing.T, cloud *awstest.Cloud, host string) {
 		for {
 			client, err := listener.Accept()
 			if err != nil {
-				return // closed
+				return // the listener is closed
 			}
 			go func() {
 				defer func() { _ = client.Close() }()
 				server, err := cloud.DialIssuer(context.Background(), "tcp", net.JoinHostPort(host, "443"))
 				if err != nil {
-					return // the client sees the end of it
+					return // the client notices that the connection is closed
 				}
 				defer func() { _ = server.Close() }()
 				go func() { _, _ = io.Copy(server, client) }()
@@ -108,7 +106,7 @@ func publish(t *testing.T, cloud *awstest.Cloud, host string) {
 	}()
 }
 
-// calls counts those that fit and succeeded.
+// calls returns how many successful calls match.
 func calls(cloud *awstest.Cloud, fits func(awstest.Call) bool) (n int) {
 	for _, call := range cloud.Calls() {
 		if call.Code == "" && fits(call) {
@@ -118,7 +116,7 @@ func calls(cloud *awstest.Cloud, fits func(awstest.Call) bool) (n int) {
 	return n
 }
 
-// refused lists what AWS refused, for the report of a failure.
+// refused lists the calls that AWS refused, for the report of a failure.
 func refused(cloud *awstest.Cloud) (lines []string) {
 	for _, call := range cloud.Calls() {
 		if call.Code != "" {

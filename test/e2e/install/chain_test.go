@@ -21,7 +21,7 @@ import (
 	"github.com/ampbridge/ampbridge/webhook/sidecar/session"
 )
 
-// A workload is one of the ways in which people run Prometheus.
+// A workload is one of the ways in which users run Prometheus.
 type workload struct {
 	what, file, serviceAccount, selector string
 	operator                             bool
@@ -34,12 +34,12 @@ var (
 		"app.kubernetes.io/managed-by=prometheus-operator", true}
 )
 
-// TestChain is the main job: several clusters, each with an issuer of its own,
-// write to one workspace in an account that none of them runs in. EKS's issuers
-// first, as dev, qa and prod; and AKS's, which ends in a slash.
+// TestChain tests the main task: several clusters, each with its own issuer, write to one workspace in an
+// account in which none of them runs. The first clusters have EKS issuers (dev, qa and prod), and then one
+// has an AKS issuer, which ends with a slash.
 func TestChain(t *testing.T) {
 	cloud := startAWS(t)
-	var workspace policy.Workspace // of the first cluster's making
+	var workspace policy.Workspace // the first cluster creates it
 	images := append(foreignImages(t, cloud.CA), archive(node.Dir(), version), archive(node.Dir(), nextVersion))
 	const eks = "https://oidc.eks." + region + ".amazonaws.com/id/"
 	for _, test := range []struct {
@@ -85,7 +85,7 @@ func (e *environment) chain(w workload) {
 	e.samples(pod, w)
 }
 
-// trusted waits for sync, which needs nobody to run it.
+// trusted waits until sync trusts the workload; sync runs by itself.
 func (e *environment) trusted(w workload) {
 	e.Helper()
 	subject := policy.Subject{Namespace: monitoring, ServiceAccount: w.serviceAccount}
@@ -100,13 +100,12 @@ func (e *environment) trusted(w workload) {
 	})
 	by := e.role(e.syncRole()) + "/"
 	if calls(e.cloud, func(c awstest.Call) bool { return c.Action == "CreateRole" && strings.HasPrefix(c.Principal, by) }) != 1 {
-		e.Fatalf("role %s was not made by sync in the cluster, with the session of its own token", name)
+		e.Fatalf("role %s was not created by sync in the cluster with the session of its own token", name)
 	}
-	e.proved("sync, with its own token, made role %s and trusts %s", name, subject)
+	e.proved("sync, with its own token, created role %s and trusts %s", name, subject)
 }
 
-// injected is the workload's pod, once it is there: in a namespace that admits
-// restricted pods alone.
+// injected returns the workload's pod when it exists. Its namespace admits only restricted pods.
 func (e *environment) injected(w workload) (pod *corev1.Pod) {
 	e.Helper()
 	pod = e.current(w)
@@ -127,10 +126,10 @@ func (e *environment) session(pod *corev1.Pod) {
 		}
 		return nil
 	})
-	e.proved("session: the sidecar showed STS, at %s, the pod's projected token, and is %s", awsHosts[0], principal)
+	e.proved("session: the sidecar sent the pod's projected token to STS at %s, and has the session %s", awsHosts[0], principal)
 }
 
-// doctor runs the same checks, as a person does to find a fault.
+// doctor runs the checks that users run to find a fault.
 func (e *environment) doctor() {
 	e.Helper()
 	said := e.ampbridge("doctor", "--namespace", monitoring)
@@ -141,7 +140,7 @@ func (e *environment) doctor() {
 	e.proved("ampbridge doctor: %d checks passed, none failed", passed)
 }
 
-// role is the beginning of the ARNs of a role's sessions.
+// role returns the beginning of the ARNs of a role's sessions.
 func (e *environment) role(name string) string {
 	return "arn:aws:sts::" + central + ":assumed-role/" + name
 }
@@ -165,13 +164,14 @@ func (e *environment) ready(pod *corev1.Pod) {
 	e.proved("Prometheus of %s is ready, and has the block", pod.Name)
 }
 
-// samples waits until the workspace has some of this pod's, and of its cluster's.
+// samples waits until the workspace has samples of this pod and its cluster.
 func (e *environment) samples(pod *corev1.Pod, w workload) {
 	e.Helper()
 	e.writes(pod)
 	var found []awstest.Sample
 	e.Eventually(e.T, "samples of "+pod.Name+" are in the workspace", func(ctx context.Context) (err error) {
-		// Some hundred series tell a whole scrape from the first ones of a start.
+		// More than a hundred series show that a whole scrape has arrived, and not only the first series
+		// after a start.
 		query := fmt.Sprintf(`count({__name__=~".+",cluster=%q}) > 100`, e.name)
 		if found, err = e.cloud.Query(ctx, e.workspace.ID(), query); err == nil && len(found) == 0 {
 			err = errors.New("none yet")

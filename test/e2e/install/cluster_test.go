@@ -20,7 +20,7 @@ import (
 	"github.com/ampbridge/ampbridge/test/env"
 )
 
-// What the tests ask of the cluster, and have it do.
+// The following methods read from the cluster and change it for the tests.
 
 func (e *environment) pods(namespace, selector string) []corev1.Pod {
 	e.Helper()
@@ -29,7 +29,7 @@ func (e *environment) pods(namespace, selector string) []corev1.Pod {
 	return pods.Items
 }
 
-// current is the workload's one pod that is not on its way out.
+// current returns the workload's only pod that is not being deleted.
 func (e *environment) current(w workload) (pod *corev1.Pod) {
 	e.Helper()
 	e.Eventually(e.T, w.what+" has its pod", func(context.Context) error {
@@ -43,7 +43,7 @@ func (e *environment) current(w workload) (pod *corev1.Pod) {
 	return pod
 }
 
-// roll has the workload's controller make a new pod.
+// roll makes the workload's controller create a new pod.
 func (e *environment) roll(w workload) *corev1.Pod {
 	e.Helper()
 	old := e.current(w)
@@ -51,7 +51,7 @@ func (e *environment) roll(w workload) *corev1.Pod {
 	return e.current(w)
 }
 
-// podReady waits, and brings the pod up to date.
+// podReady waits until the pod is ready, and updates pod.
 func (e *environment) podReady(pod *corev1.Pod) {
 	e.Helper()
 	e.Eventually(e.T, pod.Name+" is ready", func(ctx context.Context) error {
@@ -81,13 +81,13 @@ func (e *environment) runs(pod *corev1.Pod) {
 	e.must(e.Client().CoreV1().Pods(pod.Namespace).Delete(e.Context(), pod.Name, metav1.DeleteOptions{}))
 }
 
-// injectedPods are those that run.
+// injectedPods returns the injected pods that run.
 func (e *environment) injectedPods() []corev1.Pod {
 	e.Helper()
 	return slices.DeleteFunc(e.pods(monitoring, ""), func(p corev1.Pod) bool { return p.Spec.NodeName == "" || !env.Injected(&p) })
 }
 
-// scale sets the webhook's replicas, and waits until the API server has that many to call.
+// scale sets the webhook's replicas, and waits until the API server can call that many.
 func (e *environment) scale(replicas int32) {
 	e.Helper()
 	deployments := e.Client().AppsV1().Deployments(systemNamespace)
@@ -123,8 +123,7 @@ func (e *environment) scale(replicas int32) {
 	})
 }
 
-// apiServerSum adds up the values of one of the API server's own metrics, those
-// that concern ampbridge.
+// apiServerSum returns the sum of one of the API server's own metrics over the series that concern ampbridge.
 func (e *environment) apiServerSum(name string) (sum float64) {
 	e.Helper()
 	text, err := e.Metrics(e.Context())
@@ -143,8 +142,8 @@ func (e *environment) webhookCalls() float64 {
 	return e.apiServerSum("apiserver_admission_webhook_request_total")
 }
 
-// inventory lists every object that is ampbridge's by its namespace or by its
-// name, whatever its kind. Events are a log, and go by themselves.
+// inventory lists every object that belongs to ampbridge by its namespace or its name, of any kind. It omits
+// events, because they expire by themselves.
 func (e *environment) inventory() map[string]bool {
 	e.Helper()
 	lists, err := e.Client().Discovery().ServerPreferredResources()

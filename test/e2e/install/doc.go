@@ -1,11 +1,9 @@
-// Package install proves the whole of ampbridge on a real node, as people
-// install it: image and chart as `make release` packages them, by helm, the real
-// prometheus-operator and a Prometheus in the shape of the community's chart in a
-// namespace that enforces the restricted pod security standard, and AWS's double
-// behind AWS's own host names. It prints each link of the chain once it holds.
+// Package install tests all of ampbridge on a real node, as users install it. It installs image and chart
+// with helm, as `make release` packages them. It uses the real prometheus-operator, and a Prometheus like
+// that of the community's chart, in a namespace that enforces the restricted pod security standard. AWS's
+// double has AWS's own host names. The test prints each step of the chain when it is proven.
 //
-// It needs root and some Debian packages (see package node), so it is built
-// with the tag e2e alone:
+// It needs root and some Debian packages (see package node), so it is built only with the tag e2e:
 //
 //	make e2e
 package install

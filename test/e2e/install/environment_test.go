@@ -35,18 +35,17 @@ import (
 const (
 	release         = "ampbridge"
 	systemNamespace = "ampbridge-system"
-	// monitoring is the tenants' namespace: labelled, granted, and under the
-	// restricted pod security standard.
+	// monitoring is the tenants' namespace: it has the label and the grant, and enforces the restricted pod
+	// security standard.
 	monitoring = "monitoring"
 )
 
-// restricted makes a namespace refuse what the restricted standard refuses.
+// restricted are the labels with which a namespace enforces the restricted standard.
 var restricted = map[string]string{
 	"pod-security.kubernetes.io/enforce": "restricted", "pod-security.kubernetes.io/enforce-version": "latest",
 }
 
-// An environment is one cluster with ampbridge in it, of several that write to
-// one workspace.
+// An environment is one of several clusters that write to one workspace, with ampbridge in it.
 type environment struct {
 	*testing.T
 	*node.Node
@@ -55,14 +54,14 @@ type environment struct {
 	cloud     *awstest.Cloud
 	workspace policy.Workspace
 	objects   client.Client
-	values    string          // the values' file
-	found     map[string]bool // the inventory before the chart
+	values    string          // the file with the values
+	found     map[string]bool // the inventory before the chart is installed
 	started   time.Time
 	links     atomic.Int32
 }
 
-// bare brings a cluster up in which nothing of ampbridge is yet. Its issuer is
-// public. The node is as change, where there is any, makes it.
+// bare starts a cluster without anything of ampbridge. Its issuer is public. change, if set, changes the
+// options of the node.
 func bare(t *testing.T, cloud *awstest.Cloud, name, issuer string, images []string, change ...func(*node.Options)) *environment {
 	t.Helper()
 	e := &environment{T: t, name: name, issuer: policy.Issuer(issuer), cloud: cloud, started: time.Now()}
@@ -92,8 +91,7 @@ func bare(t *testing.T, cloud *awstest.Cloud, name, issuer string, images []stri
 	return e
 }
 
-// start does what precedes the chart: the central account's administrator has
-// done his part, and the namespaces are there.
+// start does what precedes the chart: the step of the central account's administrator, and the namespaces.
 func start(t *testing.T, cloud *awstest.Cloud, workspace policy.Workspace, name, issuer string, images []string) *environment {
 	t.Helper()
 	e := bare(t, cloud, name, issuer, images)
@@ -120,7 +118,7 @@ func start(t *testing.T, cloud *awstest.Cloud, workspace policy.Workspace, name,
 	return e
 }
 
-// refusesOthers: the standard that the namespaces carry is in force.
+// refusesOthers checks that the namespaces enforce their pod security standard.
 func (e *environment) refusesOthers() {
 	e.Helper()
 	pod := e.pod(monitoring, "unrestricted", nil)
@@ -131,7 +129,7 @@ func (e *environment) refusesOthers() {
 	}
 }
 
-// writeValues fills in what the platform engineer knows so far.
+// writeValues writes the values that the platform engineer knows so far.
 func (e *environment) writeValues() {
 	e.Helper()
 	text, err := os.ReadFile(filepath.Join("testdata", "values.yaml"))
@@ -160,7 +158,7 @@ func (e *environment) writeValues() {
 	e.must(os.WriteFile(e.values, []byte(filled), 0o600))
 }
 
-// helm runs the real program, with none of the user's settings.
+// helm runs the real program without any of the user's settings.
 func (e *environment) helm(args ...string) string {
 	e.Helper()
 	home := e.TempDir()
@@ -174,14 +172,14 @@ func (e *environment) helm(args ...string) string {
 	return out.String()
 }
 
-// install is the command of the quick start, with the release's own chart.
+// install runs the command of the quick start with the release's own chart.
 func (e *environment) install(version string) {
 	e.Helper()
 	e.helm("upgrade", "--install", release, chartPackage(version), "--namespace", systemNamespace, "--values", e.values,
 		"--wait", "--timeout", "4m")
 }
 
-// apply creates every object of the text, or brings it to what the text says.
+// apply creates every object of the text, or updates it to match the text.
 func (e *environment) apply(text []byte) {
 	e.Helper()
 	decoder := yaml.NewYAMLOrJSONDecoder(bytes.NewReader(text), 4096)
@@ -192,7 +190,7 @@ func (e *environment) apply(text []byte) {
 			return
 		}
 		e.must(err)
-		// A kind may be so new that the API server does not serve it yet.
+		// The API server may not serve a new kind immediately.
 		e.Eventually(e.T, "the API server takes "+object.GetKind()+" "+object.GetName(), func(ctx context.Context) error {
 			err := e.objects.Apply(ctx, client.ApplyConfigurationFromUnstructured(object), client.FieldOwner("e2e"), client.ForceOwnership)
 			if err != nil && !meta.IsNoMatchError(err) && !apierrors.IsNotFound(err) {
@@ -210,7 +208,7 @@ func (e *environment) applyFile(name string) {
 	e.apply(text)
 }
 
-// proved prints one link of the chain.
+// proved prints one proven step of the chain.
 func (e *environment) proved(format string, args ...any) {
 	_, _ = fmt.Printf("%-5s %2d  %4.0f s  %s\n", e.name, e.links.Add(1), time.Since(e.started).Seconds(), fmt.Sprintf(format, args...))
 }
@@ -227,7 +225,7 @@ func (e *environment) check(_ any, err error) {
 	e.must(err)
 }
 
-// report shows what a failure may come from.
+// report prints what helps to find the reason of a failure.
 func (e *environment) report() {
 	ctx := context.Background()
 	for _, line := range refused(e.cloud) {

@@ -18,7 +18,7 @@ import (
 )
 
 // killSidecar kills the sidecar of the chart's Prometheus every ten seconds for a minute. The kubelet starts
-// it again, later each time, and in the end the workspace has every sample.
+// it again, each time after a longer delay. In the end the workspace must have every sample.
 func killSidecar(e *environment) {
 	pod := e.current(byChart)
 	begin, kills := time.Now(), 0
@@ -37,7 +37,7 @@ func killSidecar(e *environment) {
 	scraped, err := ask(e.Context(), pod.Status.PodIP, query)
 	e.must(err)
 	if scraped == 0 {
-		e.Fatal("Prometheus has scraped nothing meanwhile")
+		e.Fatal("Prometheus has scraped nothing during the kills")
 	}
 	query = fmt.Sprintf(`sum(count_over_time(up{cluster=%q}[%ds] @ %d))`, e.name, int(until.Sub(begin).Seconds()), until.Unix())
 	e.Eventually(e.T, "every sample is in the workspace", func(ctx context.Context) error {
@@ -53,14 +53,14 @@ func killSidecar(e *environment) {
 	e.proved("the sidecar of %s was killed %d times: all %.0f scrapes are in the workspace", pod.Name, kills, scraped)
 }
 
-// sidecars are the processes of a pod's sidecar on this machine.
+// sidecars returns the processes of a pod's sidecar on this machine.
 func sidecars(pod string) (pids []int) {
 	variable := []byte("\x00" + sidecarconfig.PodNameVariable + "=" + pod + "\x00")
-	files, _ := filepath.Glob("/proc/[0-9]*/environ") // the pattern is right
+	files, _ := filepath.Glob("/proc/[0-9]*/environ") // the pattern is valid
 	for _, file := range files {
 		text, err := os.ReadFile(file)
 		if err != nil || !bytes.Contains(append([]byte{0}, text...), variable) {
-			continue // it has ended, or is none
+			continue // it has ended, or is not a process of this pod
 		}
 		if pid, err := strconv.Atoi(filepath.Base(filepath.Dir(file))); err == nil {
 			pids = append(pids, pid)
@@ -69,7 +69,7 @@ func sidecars(pod string) (pids []int) {
 	return pids
 }
 
-// ask returns the one number that a Prometheus answers to a query; 0 where there is none.
+// ask returns the number that a Prometheus answers to a query; 0 if there is none.
 func ask(ctx context.Context, ip, query string) (float64, error) {
 	text, err := get(ctx, "http://"+ip+":9090/api/v1/query?"+url.Values{"query": {query}}.Encode())
 	if err != nil {

@@ -26,7 +26,7 @@ import (
 
 const (
 	repository = "ghcr.io/ampbridge/ampbridge"
-	// The versions that an upgrade goes between.
+	// The versions before and after an upgrade.
 	version, nextVersion = "v0.1.0-e2e", "v0.2.0-e2e"
 
 	prometheusImage = "quay.io/prometheus/prometheus:v3.15.0"
@@ -35,7 +35,7 @@ const (
 )
 
 func TestMain(m *testing.M) {
-	// The webhook's advice to each of hundreds of pods is for people.
+	// The test does not need the webhook's warnings for hundreds of pods.
 	rest.SetDefaultWarningHandler(rest.NoWarnings{})
 	log.SetLogger(logr.Discard())
 	os.Exit(node.Main(m, node.Setup{
@@ -45,7 +45,8 @@ func TestMain(m *testing.M) {
 	}))
 }
 
-// prepare makes two releases of the product, verifies them as people do, and fetches the operator's manifests.
+// prepare creates two releases of the product, verifies them as users do, and downloads the operator's
+// manifests.
 func prepare(ctx context.Context, dir string) error {
 	root, err := tools.Root(ctx)
 	if err != nil {
@@ -68,8 +69,7 @@ func prepare(ctx context.Context, dir string) error {
 	return copyBundle(ctx, filepath.Join(root, "test", "tools", "prometheus-operator"), dir)
 }
 
-// imageStore returns the variable by which buildah leaves the machine's own store
-// alone.
+// imageStore returns the variable that makes buildah leave the machine's own store unchanged.
 func imageStore(dir string) (string, error) {
 	file := filepath.Join(dir, "storage.conf")
 	config := fmt.Sprintf(
@@ -80,29 +80,29 @@ func imageStore(dir string) (string, error) {
 	return "CONTAINERS_STORAGE_CONF=" + file, os.WriteFile(file, []byte(config), 0o600)
 }
 
-// dist has the release of that version.
+// dist returns the directory with the release of that version.
 func dist(dir, version string) string { return filepath.Join(dir, "release-"+version) }
 
-// released returns a file of that release, whose names end in "-image.tar" and the like.
+// released returns a file of that release. end is the end of its name, such as "-image.tar".
 func released(dir, version, end string) string {
 	return filepath.Join(dist(dir, version), "ampbridge-"+strings.TrimPrefix(version, "v")+end)
 }
 
-// ampbridgeProgram is the release's, for the administrator's own machine.
+// ampbridgeProgram returns the release's program for the administrator's machine.
 func ampbridgeProgram(dir string) string { return released(dir, version, "-linux-"+runtime.GOARCH) }
 
-// chartPackage is the release's.
+// chartPackage returns the release's chart package.
 func chartPackage(version string) string { return released(node.Dir(), version, ".tgz") }
 
-// caFile has the double's CA.
+// caFile returns the file with the double's CA.
 func caFile() string { return filepath.Join(node.Dir(), "ca.pem") }
 
 func archive(dir, version string) string { return released(dir, version, "-image.tar") }
 
-// bundle is prometheus-operator's own manifest: definitions, rights, deployment.
+// bundle returns prometheus-operator's own manifest, with definitions, permissions and deployment.
 func bundle(dir string) string { return filepath.Join(dir, "prometheus-operator.yaml") }
 
-// copyBundle takes the manifest out of the module that the operator is built from.
+// copyBundle copies the manifest from the module from which the operator is built.
 func copyBundle(ctx context.Context, module, dir string) error {
 	download := exec.CommandContext(ctx, "go", "mod", "download", "-json", "github.com/prometheus-operator/prometheus-operator")
 	download.Dir = module
@@ -121,8 +121,8 @@ func copyBundle(ctx context.Context, module, dir string) error {
 	return os.WriteFile(bundle(dir), text, 0o600)
 }
 
-// foreignImages are made of the tools' programs. Prometheus's trusts the double's
-// CA as its own image trusts the world's.
+// foreignImages builds images from the tools' programs. The image of Prometheus trusts the double's CA, as
+// its real image trusts public CAs.
 func foreignImages(t *testing.T, ca []byte) (archives []string) {
 	t.Helper()
 	testkit.Must(t, os.WriteFile(caFile(), ca, 0o644))

@@ -18,15 +18,15 @@ import (
 )
 
 const (
-	// elsewhere is a namespace that has nothing to do with ampbridge.
+	// elsewhere is a namespace without any relation to ampbridge.
 	elsewhere = "elsewhere"
-	// upgradePods are created while the webhook is upgraded.
+	// upgradePods is how many pods are created while the webhook is upgraded.
 	upgradePods = 500
 	creators    = 2
 )
 
-// operations are a platform engineer's, on a cluster that is at work: the two
-// Prometheus pods of the chain are there from beginning to end.
+// operations tests what a platform engineer does on a working cluster. The two Prometheus pods of the chain
+// run during the whole test.
 func operations(e *environment) {
 	e.must(e.Namespace(e.Context(), elsewhere, nil))
 	running := e.injectedPods()
@@ -39,7 +39,7 @@ func operations(e *environment) {
 	e.uninstall()
 }
 
-// others: pods that ampbridge is not for cost no call.
+// others checks that pods for which ampbridge is not meant cause no call.
 func (e *environment) others() {
 	e.Helper()
 	before := e.webhookCalls()
@@ -55,8 +55,7 @@ func (e *environment) others() {
 	)
 }
 
-// upgrades goes to the next version and back while pods are created and a
-// replica is deleted.
+// upgrades upgrades to the next version and back. During that time pods are created and a replica is deleted.
 func (e *environment) upgrades() {
 	e.Helper()
 	open := e.apiServerSum("apiserver_admission_webhook_fail_open_count")
@@ -70,7 +69,7 @@ func (e *environment) upgrades() {
 	for range creators {
 		wg.Go(func() {
 			for name := range names {
-				// Gated: admission is what counts here, and 500 servers would not fit.
+				// The pods are gated, because only admission matters here, and 500 servers would be too many.
 				pod := e.pod(monitoring, name, prometheusLabels)
 				pod.Spec.SchedulingGates = []corev1.PodSchedulingGate{{Name: "example.com/never"}}
 				stored, err := e.Client().CoreV1().Pods(monitoring).Create(ctx, pod, metav1.CreateOptions{})
@@ -116,11 +115,11 @@ func (e *environment) upgrades() {
 	}
 	e.must(e.Client().CoreV1().Pods(monitoring).DeleteCollection(e.Context(), metav1.DeleteOptions{GracePeriodSeconds: new(int64)},
 		metav1.ListOptions{LabelSelector: "upgrade=yes"}))
-	e.proved("two helm upgrades, a replica deleted between them, %d pods created meanwhile: all injected, no call failed", created)
+	e.proved("two helm upgrades, a replica deleted between them, %d pods created during that time: all injected, no call failed", created)
 	e.undisturbed("the upgrades, with a sidecar of %s beside a webhook of %s", version, nextVersion)
 }
 
-// allReplicasDead: nobody answers the API server.
+// allReplicasDead checks the behaviour if no webhook replica answers the API server.
 func (e *environment) allReplicasDead() {
 	e.Helper()
 	e.scale(0)
@@ -132,16 +131,16 @@ func (e *environment) allReplicasDead() {
 	}
 	e.podReady(pod)
 	e.proved("no webhook replica: pods start as usual, and %s starts uninjected", pod.Name)
-	e.Eventually(e.T, "the auditor tells of "+pod.Name, func(ctx context.Context) error {
+	e.Eventually(e.T, "the auditor reports "+pod.Name, func(ctx context.Context) error {
 		events, err := e.Client().CoreV1().Events(monitoring).List(ctx, metav1.ListOptions{FieldSelector: "reason=InjectionMissed"})
-		// It is an event of the workload's: pods come and go.
+		// The event belongs to the workload, because pods come and go.
 		if err == nil &&
 			!slices.ContainsFunc(events.Items, func(ev corev1.Event) bool { return strings.Contains(ev.Message, "pod "+pod.Name+":") }) {
-			err = fmt.Errorf("%d events InjectionMissed, none of this pod", len(events.Items))
+			err = fmt.Errorf("%d events InjectionMissed, none about this pod", len(events.Items))
 		}
 		return err
 	})
-	e.proved("the auditor says so, by an event InjectionMissed that names the pod and the command that fixes it")
+	e.proved("the auditor reports it with an event InjectionMissed that names the pod and the command that fixes it")
 	e.scale(2)
 	pod = e.roll(byChart)
 	if !env.Injected(pod) {
@@ -150,7 +149,8 @@ func (e *environment) allReplicasDead() {
 	e.ready(pod)
 }
 
-// uninstall leaves what runs as it is, and nothing else; and may be taken back.
+// uninstall leaves the running pods unchanged and removes everything else. The product can be installed
+// again.
 func (e *environment) uninstall() {
 	e.Helper()
 	e.helm("uninstall", release, "--namespace", systemNamespace, "--wait", "--timeout", "3m")
@@ -175,7 +175,8 @@ func (e *environment) uninstall() {
 	e.proved("installed again: injected, and at work, as before")
 }
 
-// undisturbed: the pods of the chain run as they did, and their samples go on arriving.
+// undisturbed checks that the pods of the chain still run without a restart, and that their samples still
+// arrive.
 func (e *environment) undisturbed(format string, args ...any) {
 	e.Helper()
 	for _, pod := range e.injectedPods() {
@@ -189,11 +190,11 @@ func (e *environment) undisturbed(format string, args ...any) {
 	e.proved("injected pods run on through %s; their samples arrive", fmt.Sprintf(format, args...))
 }
 
-// prometheusLabels are what detection goes by.
+// prometheusLabels are the labels that detection uses.
 var prometheusLabels = map[string]string{"app.kubernetes.io/name": "prometheus", "upgrade": "yes"}
 
-// pod is a small one that the restricted standard admits. With labels it is a
-// Prometheus, of the service account that the policy grants.
+// pod returns a small pod that the restricted standard admits. With labels it is a Prometheus with the
+// service account that the policy grants.
 func (e *environment) pod(namespace, name string, labels map[string]string) *corev1.Pod {
 	e.Helper()
 	pod := &corev1.Pod{

@@ -25,17 +25,15 @@ import (
 
 const (
 	quickStart = "../../../docs/start/quickstart.md"
-	// registryHost is the registry of the page.
+	// registryHost is the registry of the quick start page.
 	registryHost = "registry.example.com"
 )
 
-// TestQuickStart runs the commands of docs/start/quickstart.md as they stand there, and
-// no others, beside a Prometheus that has been running without ampbridge, in an
-// account that has nothing yet.
+// TestQuickStart runs exactly the commands of docs/start/quickstart.md. Before that, a Prometheus runs
+// without ampbridge, and the account is empty.
 //
-// The world around them is the test's: AWS and the page's registry are at their
-// own names, and their authority is one that everything trusts, as everything
-// trusts AWS's.
+// The test provides the surroundings: AWS and the page's registry have their own names, and all programs
+// trust their CA, as they trust AWS's in production.
 func TestQuickStart(t *testing.T) {
 	for _, test := range []struct{ platform, name, issuer string }{
 		{"eks", "dev", "https://oidc.eks." + region + ".amazonaws.com/id/0D0E0D0E0D0E0D0E0D0E0D0E0D0E0D0E"},
@@ -50,7 +48,7 @@ func TestQuickStart(t *testing.T) {
 			e.must(e.Namespace(t.Context(), monitoring, restricted))
 			e.applyFile(byChart.file)
 			e.podReady(e.current(byChart))
-			e.proved("Prometheus runs, as ever")
+			e.proved("Prometheus runs as before")
 
 			sh := e.terminal()
 			blocks := e.commands(test.platform)
@@ -68,8 +66,7 @@ func TestQuickStart(t *testing.T) {
 	}
 }
 
-// startRegistry serves an empty registry at the page's name. It returns the
-// registry's authority.
+// startRegistry serves an empty registry with the page's name. It returns the registry's CA.
 func startRegistry(t *testing.T) []byte {
 	t.Helper()
 	dir := t.TempDir()
@@ -91,7 +88,7 @@ func startRegistry(t *testing.T) []byte {
 	testkit.Must(t, cmd.Start())
 	t.Cleanup(func() {
 		_ = cmd.Process.Kill()
-		_ = cmd.Wait() // killed
+		_ = cmd.Wait() // it was killed
 		if t.Failed() {
 			t.Logf("registry:\n%s", output.String())
 		}
@@ -108,7 +105,7 @@ func startRegistry(t *testing.T) []byte {
 	}
 }
 
-// commands are the blocks of the quick start that are marked for the platform.
+// commands returns the blocks of the quick start that are marked for the platform.
 func (e *environment) commands(platform string) (blocks []string) {
 	e.Helper()
 	text, err := os.ReadFile(quickStart)
@@ -125,13 +122,12 @@ func (e *environment) commands(platform string) (blocks []string) {
 	return blocks
 }
 
-// A terminal is one shell of somebody who has a clone of the repository, the
-// programs that the page asks for, the cluster's kubeconfig, and credentials of
-// the central account.
+// A terminal is one shell of a user with a clone of the repository, the programs that the page requires, the
+// cluster's kubeconfig, and credentials of the central account.
 type terminal struct {
 	dir string
 	env []string
-	// exported is a file of what the commands have exported so far.
+	// exported is a file with all variables that the commands have exported so far.
 	exported string
 }
 
@@ -145,7 +141,7 @@ func (e *environment) terminal() *terminal {
 	e.must(err)
 	env := append([]string{"PATH=" + bin + ":" + os.Getenv("PATH"), "HOME=" + home, "KUBECONFIG=" + e.Kubeconfig(), storage},
 		e.cloud.Account(central).AdminCredentials().Environ()...)
-	// Modules and what is compiled already are the machine's: there is no network here.
+	// Modules and build results come from the machine, because there is no network here.
 	for _, name := range []string{"GOMODCACHE", "GOCACHE"} {
 		value, err := exec.CommandContext(e.Context(), "go", "env", name).Output()
 		e.must(err)
@@ -154,7 +150,7 @@ func (e *environment) terminal() *terminal {
 	return &terminal{dir: e.clone(), env: env, exported: filepath.Join(home, "exported")}
 }
 
-// clone copies the repository's files, changed and new ones too.
+// clone copies the repository's files, including changed and new ones.
 func (e *environment) clone() string {
 	e.Helper()
 	root, err := tools.Root(e.Context())
@@ -167,7 +163,7 @@ func (e *environment) clone() string {
 	for file := range strings.SplitSeq(strings.Trim(string(files), "\x00"), "\x00") {
 		content, err := os.ReadFile(filepath.Join(root, file))
 		if errors.Is(err, os.ErrNotExist) {
-			continue // deleted, and not committed yet
+			continue // deleted, but not committed yet
 		}
 		e.must(err)
 		target := filepath.Join(dir, file)
@@ -177,7 +173,7 @@ func (e *environment) clone() string {
 	return dir
 }
 
-// run types a block, and yes where a command asks.
+// run runs a block and answers yes to every question.
 func (t *terminal) run(e *environment, block string) string {
 	e.Helper()
 	script := "if [ -e " + t.exported + " ]; then . " + t.exported + "; fi\n" + block + "\nexport -p > " + t.exported + "\n"

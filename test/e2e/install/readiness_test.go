@@ -26,28 +26,28 @@ import (
 	"github.com/ampbridge/ampbridge/test/tools"
 )
 
-// readinessRounds is how often each pod is started. With less than five nothing is judged
-// but that the pods start: one start says little on a shared machine.
+// readinessRounds is how often each pod is started. With less than five rounds the test only checks that the
+// pods start, because a single start proves little on a shared machine.
 var readinessRounds = flag.Int("readiness", 1, "how often to measure what injection adds to readiness; five or more are judged")
 
 const (
 	emptyImage = "localhost/empty:1"
-	// addedBudget is what injection may add to Prometheus's readiness beyond an empty native
-	// sidecar with the same probe, in the median.
+	// addedBudget is how much longer than with an empty native sidecar with the same probe Prometheus may
+	// take until it is ready, in the median.
 	addedBudget = 500 * time.Millisecond
 )
 
 // startOf is one way in which the measured Prometheus starts.
 type startOf struct {
 	name string
-	// stsDown is what becomes of each call to STS; zero: STS works.
+	// stsDown is the fault of each call to STS; the zero value means that STS works.
 	stsDown awstest.Fault
 	change  func(*corev1.Pod)
 }
 
-// TestReadiness measures how long Prometheus takes from the creation of its pod until it is
-// ready: beside a native sidecar that does nothing, and injected, with both deliveries,
-// while STS works and while it never answers. `make bench-readiness` does it five times.
+// TestReadiness measures how long Prometheus takes from the creation of its pod until it is ready: with a
+// native sidecar that does nothing, and injected with both deliveries, while STS works and while it never
+// answers. `make bench-readiness` runs it five times.
 func TestReadiness(t *testing.T) {
 	cloud := startAWS(t)
 	images := append(foreignImages(t, cloud.CA), archive(node.Dir(), version), emptySidecar(t))
@@ -55,7 +55,7 @@ func TestReadiness(t *testing.T) {
 	e.install(version)
 	e.applyFile(byChart.file)
 	e.trusted(byChart)
-	// A pod whose session STS gives: the trust works before anything is measured.
+	// When this pod has a session, the trust works, and the measurement can begin.
 	e.session(e.injected(byChart))
 
 	working := awstest.Slow(0)
@@ -68,7 +68,7 @@ func TestReadiness(t *testing.T) {
 	}
 	server, ready := map[string][]time.Duration{}, map[string][]time.Duration{}
 	e.starts("start-first", kinds[0]) // the first pod of an image is slower
-	// The ways take turns, each at every place, so that other work on the machine meets all of them.
+	// The order of the ways changes in each round, so that other load on the machine affects all of them.
 	for round := range *readinessRounds {
 		for i := range kinds {
 			kind := kinds[(i+round)%len(kinds)]
@@ -92,7 +92,7 @@ func TestReadiness(t *testing.T) {
 	}
 }
 
-// emptySidecar makes the image of the sidecar that does nothing.
+// emptySidecar builds the image of the sidecar that does nothing.
 func emptySidecar(t *testing.T) string {
 	t.Helper()
 	program := tools.Build(t, "./empty", "-ldflags", "-s -w")
@@ -102,7 +102,7 @@ func emptySidecar(t *testing.T) string {
 	return file
 }
 
-// beside has the pod start with a native sidecar that does nothing, and is probed like the config sidecar.
+// beside adds a native sidecar to the pod that does nothing and has the same probe as the config sidecar.
 func beside(pod *corev1.Pod) {
 	signed(pod)
 	pod.Annotations = map[string]string{policy.AnnotationInject: "false"}
@@ -116,7 +116,7 @@ func beside(pod *corev1.Pod) {
 	}}
 }
 
-// signed has Prometheus reload by itself, so that it may sign.
+// signed makes Prometheus reload by itself, so that it can sign.
 func signed(pod *corev1.Pod) {
 	c := &pod.Spec.Containers[0]
 	c.Args = append(c.Args, "--config.auto-reload")
@@ -131,12 +131,12 @@ func relayed(pod *corev1.Pod) {
 	pod.Annotations = map[string]string{policy.AnnotationDelivery: string(policy.DeliveryRelay)}
 }
 
-// serverReady is the line of Prometheus's log, whose time has milliseconds. The conditions
-// of a pod have seconds, and are as late as the next probe.
+// serverReady matches the line in Prometheus's log with a time in milliseconds. The conditions of a pod have
+// only seconds, and are as late as the next probe.
 var serverReady = regexp.MustCompile(`(?m)^time=(\S+) .*msg="Server is ready to receive web requests\."`)
 
-// starts runs a pod once. It returns how long after its creation Prometheus was ready, and
-// when the API server knew it of the pod.
+// starts runs a pod once. It returns how long after its creation Prometheus was ready, and when the API
+// server knew it.
 func (e *environment) starts(name string, kind startOf) (server, ready time.Duration) {
 	e.Helper()
 	pod := e.pod(monitoring, name, prometheusLabels)
@@ -165,7 +165,7 @@ func (e *environment) starts(name string, kind startOf) (server, ready time.Dura
 			}
 		}
 	}
-	e.Eventually(e.T, "Prometheus's log says when it was ready", func(ctx context.Context) error {
+	e.Eventually(e.T, "Prometheus's log contains the time when it was ready", func(ctx context.Context) error {
 		line := serverReady.FindStringSubmatch(e.Logs(ctx, monitoring, name, "main"))
 		if line == nil {
 			return errors.New("not yet")

@@ -12,10 +12,10 @@ import (
 	"github.com/ampbridge/ampbridge/test/env"
 )
 
-// variant is what a user's values make of the chart's objects.
+// variant changes the chart's objects as a user's values would.
 type variant func(objects map[string]*unstructured.Unstructured) error
 
-// chart has Kubernetes's own controllers make the pod of the chart's manifests.
+// chart returns a function that lets Kubernetes's own controllers create the pod from the chart's manifests.
 func chart(file string, change variant) func(*fixture, asked) (made, error) {
 	return func(f *fixture, a asked) (made, error) {
 		text, err := os.ReadFile(filepath.Join("testdata", file))
@@ -38,7 +38,7 @@ func chart(file string, change variant) func(*fixture, asked) (made, error) {
 		if err := unstructured.SetNestedField(kinds["ConfigMap"].Object, config(a.config), "data", "prometheus.yml"); err != nil {
 			return made{}, err
 		}
-		// The pod needs none of these here; the service account is the fixture's.
+		// The pod needs none of these here. The service account belongs to the fixture.
 		for _, kind := range []string{"ServiceAccount", "Service", "PersistentVolumeClaim", "ClusterRole", "ClusterRoleBinding"} {
 			delete(kinds, kind)
 		}
@@ -49,7 +49,7 @@ func chart(file string, change variant) func(*fixture, asked) (made, error) {
 				return made{}, err
 			}
 		}
-		// Every row has its own name, and selects its own pods.
+		// Every row has its own name and selects its own pods.
 		owner.SetName(a.name)
 		kinds["ConfigMap"].SetName(a.name)
 		for _, at := range [][]string{{"spec", "selector", "matchLabels"}, {"spec", "template", "metadata", "labels"}} {
@@ -57,7 +57,7 @@ func chart(file string, change variant) func(*fixture, asked) (made, error) {
 				return made{}, err
 			}
 		}
-		// The chart's own version is that of its default image.
+		// The label has the version of the row's image, as the chart has the version of its default image.
 		version := []string{"spec", "template", "metadata", "labels", "app.kubernetes.io/version"}
 		if err := unstructured.SetNestedField(owner.Object, a.tag, version...); err != nil {
 			return made{}, err
@@ -90,8 +90,8 @@ func chart(file string, change variant) func(*fixture, asked) (made, error) {
 	}
 }
 
-// chartConfig returns what makes the chart's own configuration, with all its
-// jobs, of the one job that the row scrapes itself with.
+// chartConfig returns a function that creates the chart's own configuration with all its jobs. The job with
+// which the row scrapes itself replaces the chart's.
 func chartConfig(configMap *unstructured.Unstructured) (func(config string) string, error) {
 	text, found, err := unstructured.NestedString(configMap.Object, "data", "prometheus.yml")
 	own := "- job_name: prometheus\n  static_configs:\n  - targets:\n    - localhost:9090\n"
@@ -105,7 +105,7 @@ func chartConfig(configMap *unstructured.Unstructured) (func(config string) stri
 
 func asIs(map[string]*unstructured.Unstructured) error { return nil }
 
-// asStatefulSet is the chart's server.statefulSet.enabled.
+// asStatefulSet changes what the chart's server.statefulSet.enabled changes.
 func asStatefulSet(kinds map[string]*unstructured.Unstructured) error {
 	owner := kinds["Deployment"]
 	owner.SetKind("StatefulSet")
@@ -113,8 +113,7 @@ func asStatefulSet(kinds map[string]*unstructured.Unstructured) error {
 	return unstructured.SetNestedField(owner.Object, owner.GetName(), "spec", "serviceName")
 }
 
-// fromSecret has the configuration in a Secret, which the chart's volumes can
-// say in the ConfigMap's place.
+// fromSecret moves the configuration to a Secret, which the chart's volumes can use instead of the ConfigMap.
 func fromSecret(kinds map[string]*unstructured.Unstructured) error {
 	secret := kinds["ConfigMap"]
 	delete(kinds, "ConfigMap")
@@ -129,7 +128,7 @@ func fromSecret(kinds map[string]*unstructured.Unstructured) error {
 	})
 }
 
-// withConfigmapReload is the reloader of the chart's older releases.
+// withConfigmapReload uses the reloader of the chart's older releases.
 func withConfigmapReload(kinds map[string]*unstructured.Unstructured) error {
 	return editTemplate(kinds["Deployment"], func(spec map[string]any) {
 		reloader := container(spec, "prometheus-server-configmap-reload")
@@ -141,14 +140,14 @@ func withConfigmapReload(kinds map[string]*unstructured.Unstructured) error {
 	})
 }
 
-// withOldLabel is the chart's server.image.tag: the label stays that of the chart.
+// withOldLabel changes what the chart's server.image.tag changes: the label stays unchanged.
 func withOldLabel(kinds map[string]*unstructured.Unstructured) error {
 	return unstructured.SetNestedField(
 		kinds["Deployment"].Object, "v3.14.0", "spec", "template", "metadata", "labels", "app.kubernetes.io/version",
 	)
 }
 
-// editTemplate changes the spec of the pods that an object makes.
+// editTemplate changes the spec of the pods that an object creates.
 func editTemplate(owner *unstructured.Unstructured, edit func(spec map[string]any)) error {
 	spec, found, err := unstructured.NestedMap(owner.Object, "spec", "template", "spec")
 	if err != nil || !found {

@@ -24,19 +24,19 @@ import (
 	"github.com/ampbridge/ampbridge/test/tools"
 )
 
-// fixture is an environment whose trust is in place, with a node's worth of images and a
-// client for objects of every kind.
+// fixture is an environment with the roles in place, the images of a node, and a client for objects of every
+// kind.
 type fixture struct {
 	*env.Env
 	client client.Client
 }
 
-// serviceAccounts are those that the rows' pods run as: the chart brings its own.
+// serviceAccounts are the accounts of the rows' pods. The chart has its own.
 var serviceAccounts = []string{env.ServiceAccount, "prometheus-server"}
 
 func newFixture(t *testing.T) *fixture {
 	t.Helper()
-	log.SetLogger(logr.Discard()) // the client's, which says much otherwise
+	log.SetLogger(logr.Discard()) // the client logs much otherwise
 	ctx := t.Context()
 	e := env.Start(t, env.Options{})
 	for tool, tag := range map[string]string{"prometheus-3.1": sdkV1, "prometheus-2.42": "v2.42.0", "prometheus-2.22": old} {
@@ -62,7 +62,7 @@ func newFixture(t *testing.T) *fixture {
 	return &fixture{e, c}
 }
 
-// policyOf grants all the service accounts.
+// policyOf returns a policy that grants all the service accounts.
 func policyOf(e *env.Env) string {
 	return strings.Replace(
 		e.Policy(),
@@ -87,7 +87,7 @@ func objects(file []byte) ([]*unstructured.Unstructured, error) {
 	return all, nil
 }
 
-// create makes an object that goes with the test.
+// create creates an object that is deleted after the test.
 func (f *fixture) create(t testing.TB, object client.Object) error {
 	if err := f.client.Create(t.Context(), object); err != nil {
 		return fmt.Errorf("%s %s: %w", object.GetObjectKind().GroupVersionKind().Kind, object.GetName(), err)
@@ -101,7 +101,7 @@ func (f *fixture) create(t testing.TB, object client.Object) error {
 	return nil
 }
 
-// setSecret changes a key of a Secret, and setConfigMap one of a ConfigMap.
+// setSecret changes a key of a Secret, and setConfigMap changes a key of a ConfigMap.
 func (f *fixture) setSecret(ctx context.Context, name, key string, value []byte) error {
 	secret := &corev1.Secret{}
 	if err := f.client.Get(ctx, client.ObjectKey{Namespace: env.Namespace, Name: name}, secret); err != nil {
@@ -120,9 +120,9 @@ func (f *fixture) setConfigMap(ctx context.Context, name, key, value string) err
 	return f.client.Update(ctx, config)
 }
 
-// podOf waits for the pod that a controller makes. No scheduler runs here, and
-// no test needs to. A DaemonSet makes one for the node of each row, and that goes with its
-// row: so its pod is the one for a node of the row's name.
+// podOf waits for the pod that a controller creates. No scheduler runs here, and no test needs one. A
+// DaemonSet creates a pod for the node of each row, which is deleted with the row. So the row's pod is the
+// one for the node with the row's name.
 func (f *fixture) podOf(ctx context.Context, prefix, row string) (*corev1.Pod, error) {
 	ctx, cancel := context.WithTimeout(ctx, testkit.Timeout)
 	defer cancel()
@@ -144,7 +144,7 @@ func (f *fixture) podOf(ctx context.Context, prefix, row string) (*corev1.Pod, e
 	}
 }
 
-// onNode reports whether a DaemonSet's pod is for that node; others are for any.
+// onNode reports whether a DaemonSet's pod is for that node. Other pods can run on any node.
 func onNode(pod *corev1.Pod, node string) bool {
 	if owner := metav1.GetControllerOf(pod); owner == nil || owner.Kind != "DaemonSet" {
 		return true
@@ -159,8 +159,7 @@ func onNode(pod *corev1.Pod, node string) bool {
 	return false
 }
 
-// node makes a node that DaemonSets put a pod on. It is ready as long as its
-// tests take.
+// node creates a node for the pods of DaemonSets. It is ready during the whole test.
 func (f *fixture) node(t testing.TB, name string) error {
 	node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{"kubernetes.io/os": "linux"}}}
 	if err := f.create(t, node); err != nil {
@@ -178,8 +177,8 @@ func (f *fixture) node(t testing.TB, name string) error {
 	}); err != nil {
 		return err
 	}
-	// Admission taints new nodes as not ready, until a kubelet reports; Kubernetes's
-	// controllers write to them too.
+	// Admission taints new nodes as not ready until a kubelet reports. Kubernetes's controllers write to them
+	// too, so the update can conflict.
 	return retry.RetryOnConflict(retry.DefaultBackoff, func() error {
 		if err := f.client.Get(t.Context(), client.ObjectKeyFromObject(node), node); err != nil {
 			return err

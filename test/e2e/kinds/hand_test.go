@@ -12,8 +12,8 @@ import (
 	"github.com/ampbridge/ampbridge/test/env"
 )
 
-// hand makes a pod as people write them: change gets one whose configuration is
-// in a ConfigMap, and says how Prometheus finds it.
+// hand returns a function that creates a pod as users write them. change gets a pod with its configuration in
+// a ConfigMap, and sets how Prometheus finds the configuration.
 func hand(change func(*corev1.Pod)) func(*fixture, asked) (made, error) {
 	return func(f *fixture, a asked) (made, error) {
 		if err := f.create(a, &corev1.ConfigMap{
@@ -45,15 +45,13 @@ func hand(change func(*corev1.Pod)) func(*fixture, asked) (made, error) {
 	}
 }
 
-// everySecond has Prometheus look at its configuration: the default is 30 s.
+// everySecond makes Prometheus check its configuration every second; the default is 30 s.
 const everySecond = "--config.auto-reload-interval=1s"
 
-// defaultPath gives no argument at all, so the image's own count. Nothing
-// reloads.
+// defaultPath sets no argument, so the image's own arguments are used. Nothing reloads Prometheus.
 func defaultPath(*corev1.Pod) {}
 
-// flagAndValue has the flag and its value as two arguments, in command, and a
-// reloader that watches the file.
+// flagAndValue puts the flag and its value as two arguments into the command. A reloader watches the file.
 func flagAndValue(pod *corev1.Pod) {
 	main := &pod.Spec.Containers[0]
 	main.Command = []string{
@@ -85,7 +83,7 @@ func shell(pod *corev1.Pod) {
   --storage.tsdb.path=/tmp/data --web.listen-address=127.0.0.1:9090 --config.auto-reload ` + everySecond}
 }
 
-// projected has the configuration in one directory with other things.
+// projected has the configuration in one directory together with other files.
 func projected(pod *corev1.Pod) {
 	feature(pod)
 	source := pod.Spec.Volumes[0].ConfigMap.LocalObjectReference
@@ -99,35 +97,34 @@ func projected(pod *corev1.Pod) {
 	}}}
 }
 
-// feature has Prometheus 3 watch its configuration by itself.
+// feature makes Prometheus 3 watch its configuration by itself.
 func feature(pod *corev1.Pod) {
 	pod.Spec.Containers[0].Args = []string{"--config.file=/etc/prometheus/prometheus.yml", "--storage.tsdb.path=/tmp/data",
 		"--enable-feature=exemplar-storage,auto-reload-config", everySecond}
 }
 
-// subPath has the one file mounted, which stays what it was.
+// subPath mounts the single file, which then never changes.
 func subPath(pod *corev1.Pod) {
 	pod.Spec.Containers[0].Args = []string{"--config.file=/etc/prometheus/prometheus.yml", "--storage.tsdb.path=/tmp/data"}
 	mount := &pod.Spec.Containers[0].VolumeMounts[0]
 	mount.MountPath, mount.SubPath = "/etc/prometheus/prometheus.yml", "prometheus.yml"
 }
 
-// agent is Prometheus 3's agent mode.
+// agent uses Prometheus 3's agent mode.
 func agent(pod *corev1.Pod) {
 	pod.Spec.Containers[0].Args = []string{"--config.file=/etc/prometheus/prometheus.yml", "--agent", "--storage.agent.path=/tmp/data",
 		"--config.auto-reload", everySecond}
 }
 
-// agentV2 is Prometheus 2's agent mode, with a reloader: that version cannot
-// watch its configuration by itself.
+// agentV2 uses Prometheus 2's agent mode with a reloader, because that version cannot watch its configuration
+// by itself.
 func agentV2(pod *corev1.Pod) {
 	flagAndValue(pod)
 	pod.Spec.Containers[0].Command = []string{"/bin/prometheus", "--config.file", "/config/prometheus.yml", "--web.enable-lifecycle",
 		"--enable-feature=agent", "--storage.agent.path=/tmp/data"}
 }
 
-// namedContainer has two containers that look like Prometheus, and says which
-// is meant.
+// namedContainer has two containers that look like Prometheus, and names the right one.
 func namedContainer(pod *corev1.Pod) {
 	pod.Annotations = map[string]string{"ampbridge.io/container": "main"}
 	feature(pod)
@@ -138,8 +135,7 @@ func namedContainer(pod *corev1.Pod) {
 	pod.Spec.RestartPolicy = corev1.RestartPolicyOnFailure
 }
 
-// applying is a row whose Prometheus applies a change in a way of which the webhook
-// knows nothing.
+// applying creates a row in which Prometheus applies a change in a way that the webhook cannot detect.
 func applying(apply func(*subject), create func(*fixture, asked) (made, error)) func(*fixture, asked) (made, error) {
 	return func(f *fixture, a asked) (made, error) {
 		m, err := create(f, a)
@@ -148,8 +144,8 @@ func applying(apply func(*subject), create func(*fixture, asked) (made, error)) 
 	}
 }
 
-// hangUp is what a container in the pod's process namespace does, and byItself what
-// Prometheus does without help.
+// hangUp does what a container in the pod's process namespace would do. byItself does nothing, because
+// Prometheus needs no help.
 func hangUp(p *subject) {
 	if err := p.Pod.Container("main").Kill(syscall.SIGHUP); err != nil {
 		p.Error(err)
@@ -158,7 +154,7 @@ func hangUp(p *subject) {
 
 func byItself(*subject) {}
 
-// plain has no way by which Prometheus would read its configuration again.
+// plain has nothing that makes Prometheus read its configuration again.
 func plain(pod *corev1.Pod) {
 	pod.Spec.Containers[0].Args = []string{"--config.file=/etc/prometheus/prometheus.yml", "--storage.tsdb.path=/tmp/data"}
 }
@@ -169,7 +165,7 @@ func beside(pod *corev1.Pod, name, image string, args ...string) {
 		VolumeMounts: []corev1.VolumeMount{{Name: "config", MountPath: "/config"}}})
 }
 
-// annotated is one that proves sigv4, and asks for the relay.
+// annotated proves sigv4, but requests the relay with the annotation.
 func annotated(pod *corev1.Pod) {
 	feature(pod)
 	pod.Annotations = map[string]string{policy.AnnotationDelivery: string(policy.DeliveryRelay)}
@@ -197,7 +193,7 @@ func othersReloader(pod *corev1.Pod) {
 		"--volume-dir=/config", "--webhook-url=http://localhost:9093/-/reload")
 }
 
-// expandedOnce has an init container that makes the file which Prometheus reads.
+// expandedOnce has an init container that writes the file that Prometheus reads.
 func expandedOnce(pod *corev1.Pod) {
 	plain(pod)
 	pod.Spec.Volumes = append(pod.Spec.Volumes, corev1.Volume{
@@ -215,13 +211,13 @@ func expandedOnce(pod *corev1.Pod) {
 	}}
 }
 
-// unknownVersion names its image by digest alone.
+// unknownVersion names its image only by digest.
 func unknownVersion(pod *corev1.Pod) {
 	feature(pod)
 	pod.Spec.Containers[0].Image = "quay.io/prometheus/prometheus@sha256:" + strings.Repeat("0", 64)
 }
 
-// ownFiles has AWS files of its own, which are not there yet.
+// ownFiles sets its own AWS files, which do not exist yet.
 func ownFiles(pod *corev1.Pod) {
 	feature(pod)
 	pod.Spec.Containers[0].Env = []corev1.EnvVar{
@@ -229,7 +225,7 @@ func ownFiles(pod *corev1.Pod) {
 	}
 }
 
-// envFrom may have variables of AWS from elsewhere.
+// envFrom could get AWS variables from another object.
 func envFrom(pod *corev1.Pod) {
 	feature(pod)
 	pod.Spec.Containers[0].EnvFrom = []corev1.EnvFromSource{{SecretRef: &corev1.SecretEnvSource{

@@ -1,10 +1,9 @@
-// Package kinds_test is the conformance test: every kind of Prometheus that
-// ampbridge serves, made by whoever makes it in real life (prometheus-operator,
-// the prometheus-community chart, hands), with every way by which a changed
-// configuration reaches it. docs/reference/compatibility.md is its table in prose.
+// Package kinds_test is the conformance test. It tests every kind of Prometheus that ampbridge supports,
+// created by the same program or person as in production (prometheus-operator, the prometheus-community
+// chart, manual manifests), with every way in which a changed configuration reaches it.
+// docs/reference/compatibility.md has its table.
 //
-// Pods run as the API server stored them after admission, but for their ports:
-// see [env.Ports].
+// Pods run as the API server stored them after admission, except for their ports: see [env.Ports].
 package kinds_test
 
 import (
@@ -30,8 +29,8 @@ import (
 func TestMain(m *testing.M) { kubelet.Main(m) }
 
 const (
-	// promised is within what time a change that has reached the source is live,
-	// block included; slack is for machines that are busy with other tests.
+	// promised is how soon a change that has reached the source must be live, with the block. slack is for
+	// machines that are busy with other tests.
 	promised, slack = 2 * time.Second, 4 * time.Second
 )
 
@@ -39,39 +38,38 @@ const (
 type row struct {
 	name   string
 	reload inject.Reload
-	// why is in the reason for the relay; empty: the delivery is sigv4.
+	// why is a part of the reason for the relay; empty if the delivery is sigv4.
 	why string
-	// tag of the Prometheus image.
+	// tag is the tag of the Prometheus image.
 	tag string
-	// create makes the pod's owner, and returns the pod as the API server
-	// stored it.
+	// create creates the pod's owner, and returns the pod as the API server stored it.
 	create func(*fixture, asked) (made, error)
 }
 
-// asked is what a row's maker is to make.
+// asked describes what a row's create must create.
 type asked struct {
 	testing.TB
-	// name is unique among the rows, and a DNS label.
+	// name is a DNS label that is unique among the rows.
 	name string
 	tag  string
-	// config is the user's configuration; it changes.
+	// config is the user's configuration. It changes during the test.
 	config string
 	ports  env.Ports
 }
 
-// made is a pod, and how its user changes its configuration.
+// made is a pod, with the function with which its user changes the configuration.
 type made struct {
 	pod *corev1.Pod
 	set func(ctx context.Context, config string) error
-	// applies has Prometheus apply a change, in a way of which the webhook knows nothing; nil:
-	// it does so with its next start.
+	// applies makes Prometheus apply a change in a way that the webhook cannot detect. If nil, Prometheus
+	// applies it at its next start.
 	applies func(*subject)
 }
 
 const (
 	current = "v3.15.0"
 	sdkV1   = "v3.1.0"  // the last generation of Prometheus with version 1 of the AWS SDK
-	old     = "v2.22.0" // it knows no sigv4
+	old     = "v2.22.0" // it does not support sigv4
 )
 
 var rows = []row{
@@ -117,7 +115,7 @@ const (
 func TestKinds(t *testing.T) {
 	f := newFixture(t)
 	f.startOperator(t)
-	// One after the other: the last two change the policy.
+	// They run one after the other, because the last two change the policy.
 	t.Run("rows", func(t *testing.T) {
 		for _, r := range rows {
 			t.Run(r.name, func(t *testing.T) {
@@ -130,8 +128,8 @@ func TestKinds(t *testing.T) {
 	t.Run("newer-field", func(t *testing.T) { newerField(t, f) })
 }
 
-// conforms runs a row's pod: its samples arrive signed, and a change of the
-// user's is live with the block in it, without a restart.
+// conforms runs a row's pod. Its samples must arrive signed. A change of the user's configuration must be
+// live together with the block, without a restart.
 func conforms(t *testing.T, f *fixture, r row) {
 	begun := time.Now()
 	ports, err := env.NewPorts()
@@ -161,8 +159,8 @@ func conforms(t *testing.T, f *fixture, r row) {
 	started := time.Since(begun)
 	took := "with the next start"
 	if r.reload != inject.ReloadNone || m.applies != nil {
-		// Twice: a reloader that watches the file, and not its directory, is told
-		// of the first change by the kubelet's way of writing, and of no other.
+		// The change is made twice. A reloader that watches the file instead of its directory would notice
+		// only the first change, because of the kubelet's way of writing.
 		var slowest time.Duration
 		for _, job := range []string{"second-" + r.name, "third-" + r.name} {
 			lag := p.changes(m, configuration(job, ports), job)
@@ -178,14 +176,14 @@ func conforms(t *testing.T, f *fixture, r row) {
 	t.Logf("%-28s %-8s %q, %s: first sample after %.1f s, change %s", r.name, r.tag, string(r.reload), delivery, started.Seconds(), took)
 }
 
-// subject is a pod that runs.
+// subject is a running pod.
 type subject struct {
 	*testing.T
 	*env.Prometheus
 	fixture *fixture
 }
 
-// run plays the kubelet for a pod until the test ends.
+// run runs a pod, as the kubelet would, until the test ends.
 func (f *fixture) run(t *testing.T, pod *corev1.Pod) *subject {
 	t.Helper()
 	p := f.PrometheusOf(pod)
@@ -198,8 +196,8 @@ func (p *subject) eventually(what string, condition func() bool) {
 	p.Eventually(p.T, what, condition)
 }
 
-// arrives waits for samples of a job in the workspace. AWS's double stores none
-// that is not signed by a session of the workspace's role.
+// arrives waits for samples of a job in the workspace. AWS's double stores only samples that are signed by a
+// session of the workspace's role.
 func (p *subject) arrives(job string) { p.arrivesIn(p.fixture.Workspace.ID, job) }
 
 func (p *subject) arrivesIn(workspace, job string) {
@@ -211,9 +209,8 @@ func (p *subject) arrivesIn(workspace, job string) {
 	})
 }
 
-// changes has the user change the configuration, and returns how long after the
-// change has reached the source volume Prometheus has applied it, with the block
-// in it.
+// changes changes the configuration as the user would. It returns how long after the change reached the
+// source volume Prometheus has applied it, together with the block.
 func (p *subject) changes(m made, config, job string) time.Duration {
 	p.Helper()
 	data := filepath.Join(p.Pod.VolumeDir(sidecarconfig.VolumeSource), "..data")
@@ -239,8 +236,8 @@ func (p *subject) changes(m made, config, job string) time.Duration {
 	return time.Since(reached)
 }
 
-// hasBlock reports whether Prometheus has a block for the workspace, whatever the
-// delivery: a block for a version that is not known has no name.
+// hasBlock reports whether Prometheus has a block for the workspace, with any delivery. It does not check the
+// block's name, because a block for an unknown version has none.
 func (p *subject) hasBlock() bool {
 	return strings.Contains(env.LoadedConfig(p.Context(), p.Object), "/workspaces/"+p.fixture.Workspace.ID+"/api/v1/remote_write")
 }
@@ -250,12 +247,11 @@ func (p *subject) signs(want bool) {
 	p.Helper()
 	loaded := env.LoadedConfig(p.Context(), p.Object)
 	if !p.hasBlock() || strings.Contains(loaded, "sigv4:") != want || strings.Contains(loaded, "password_file:") == want {
-		p.Errorf("Prometheus is to sign: %t; its configuration is\n%s", want, loaded)
+		p.Errorf("Prometheus must sign: %t; its configuration is\n%s", want, loaded)
 	}
 }
 
-// unharmed fails the test if anything in the pod ever restarted, or Prometheus
-// refused a configuration.
+// unharmed fails the test if anything in the pod was restarted, or if Prometheus refused a configuration.
 func (p *subject) unharmed() {
 	p.Helper()
 	for _, containers := range [][]corev1.Container{p.Object.Spec.InitContainers, p.Object.Spec.Containers} {
@@ -273,7 +269,7 @@ func (p *subject) unharmed() {
 	}
 }
 
-// configuration has the server scrape itself under a name.
+// configuration returns a configuration with which the server scrapes itself, with a job name.
 func configuration(job string, ports env.Ports) string {
 	return fmt.Sprintf(`global:
   scrape_interval: 1s

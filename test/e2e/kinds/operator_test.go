@@ -21,8 +21,7 @@ import (
 	"github.com/ampbridge/ampbridge/test/tools"
 )
 
-// startOperator runs prometheus-operator, with its CRDs in place, until the test
-// ends.
+// startOperator runs prometheus-operator with its CRDs until the test ends.
 func (f *fixture) startOperator(t *testing.T) {
 	t.Helper()
 	files, err := filepath.Glob(filepath.Join(operatorModule(t), "example", "prometheus-operator-crd", "*.yaml"))
@@ -57,7 +56,7 @@ func (f *fixture) startOperator(t *testing.T) {
 		if err := cmd.Process.Kill(); err != nil {
 			t.Error(err)
 		}
-		_ = cmd.Wait() // killed
+		_ = cmd.Wait() // it was killed
 		if text, err := os.ReadFile(log.Name()); t.Failed() {
 			t.Logf("prometheus-operator (%v):\n%s", err, text)
 		}
@@ -80,7 +79,7 @@ func (f *fixture) eventuallyServed(t *testing.T, crd *unstructured.Unstructured)
 	}
 }
 
-// operatorModule is the source of the operator that the tools are built from.
+// operatorModule returns the source of the operator from which the tools are built.
 func operatorModule(t *testing.T) string {
 	t.Helper()
 	root, err := tools.Root(t.Context())
@@ -100,8 +99,8 @@ func operatorModule(t *testing.T) string {
 	return answer.Dir
 }
 
-// operators has the operator make the pod of a custom resource in testdata; the
-// format gives the pod's name, or what it begins with.
+// operators returns a function that lets the operator create the pod of a custom resource in testdata. The
+// format pod gives the pod's name or its beginning.
 func operators(file, pod string) func(*fixture, asked) (made, error) {
 	return func(f *fixture, a asked) (made, error) {
 		if strings.Contains(file, "daemonset") {
@@ -109,7 +108,7 @@ func operators(file, pod string) func(*fixture, asked) (made, error) {
 				return made{}, err
 			}
 		}
-		// The user's part: the operator puts it into its own Secret.
+		// The user writes this Secret. The operator copies its content to its own Secret.
 		const key = "scrape-configs.yaml"
 		additional := a.name + "-scrape-configs"
 		if err := f.create(a, &corev1.Secret{
@@ -142,7 +141,7 @@ func operators(file, pod string) func(*fixture, asked) (made, error) {
 	}
 }
 
-// jobs are the scrape jobs of a configuration.
+// jobs returns the scrape jobs of a configuration.
 func jobs(config string) string {
 	_, list, _ := strings.Cut(config, "scrape_configs:\n")
 	return list

@@ -14,7 +14,7 @@ import (
 	"github.com/ampbridge/ampbridge/webhook/inject"
 )
 
-// start has a hand-written pod run.
+// start runs a hand-written pod.
 func (f *fixture) start(t *testing.T, name, tag string, ports env.Ports, change func(*corev1.Pod)) (*subject, made) {
 	t.Helper()
 	m, err := hand(change)(f, asked{TB: t, name: name, tag: tag, config: configuration("first-"+name, ports), ports: ports})
@@ -22,8 +22,7 @@ func (f *fixture) start(t *testing.T, name, tag string, ports env.Ports, change 
 	return f.run(t, ports.Move(m.pod)), m
 }
 
-// newPolicy has the webhook take a policy: it reads the file again by itself, a
-// moment later.
+// newPolicy writes a policy and waits until the webhook has read it, which happens with a short delay.
 func (f *fixture) newPolicy(t *testing.T, text string) {
 	t.Helper()
 	injection := func() (mark inject.Injected) {
@@ -69,8 +68,8 @@ func (f *fixture) newPolicy(t *testing.T, text string) {
 	}
 }
 
-// twoAccounts writes to a workspace of each of two accounts. One of them denies
-// at first, which the other does not notice; it recovers without a restart.
+// twoAccounts writes to workspaces of two accounts. At first one account denies access, which must not affect
+// the other. It recovers without a restart.
 func twoAccounts(t *testing.T, f *fixture) {
 	ctx := t.Context()
 	second := f.Cloud.Account("444455556666")
@@ -93,15 +92,15 @@ func twoAccounts(t *testing.T, f *fixture) {
 	testkit.Must(t, err)
 	p, _ := f.start(t, "two-accounts", current, ports, feature)
 	p.arrives("first-two-accounts")
-	// Without a session at the start the destination has the relay for this run: its
-	// samples wait in Prometheus's WAL.
+	// A destination without a session at the start uses the relay for this run. Its samples wait in
+	// Prometheus's WAL.
 	if loaded := env.LoadedConfig(ctx, p.Object); !strings.Contains(loaded, "profile: ampbridge-central") ||
 		strings.Contains(loaded, "profile: ampbridge-second") || !strings.Contains(loaded, "name: ampbridge-second") {
 		t.Errorf("want sigv4 for central, and the relay for the destination without a session:\n%s", loaded)
 	}
 
-	// The second account's administrator syncs it. The first one's roles are not
-	// his to change, which sync says with its status.
+	// The second account's administrator runs sync there. Sync cannot change the first account's roles, and
+	// reports that with its exit status.
 	first := f.Account
 	f.Account = second
 	out, err := f.Sync(ctx)
@@ -118,8 +117,8 @@ func twoAccounts(t *testing.T, f *fixture) {
 	}
 }
 
-// newerField has the policy ask for a field of the configuration that Prometheus
-// knows since 2.52: older ones go without it, and newer ones get it.
+// newerField tests a policy with a configuration field that Prometheus supports since 2.52. Older versions
+// get a configuration without the field, and newer ones get it.
 func newerField(t *testing.T, f *fixture) {
 	f.newPolicy(t, strings.Replace(policyOf(f.Env), "batchSendDeadline: 1s,", "batchSendDeadline: 1s, sampleAgeLimit: 1h,", 1))
 	const field = "sample_age_limit: 1h"

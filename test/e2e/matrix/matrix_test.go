@@ -1,7 +1,7 @@
-// Package matrix_test prints the safety matrix: each fault, at each moment of a pod's life, for
-// four versions of Prometheus, both deliveries, servers and agents. Each cell is a pod of its
-// own (test/barepod) with real programs: the config sidecar, a Prometheus, and AWS's double.
-// A cell that harms Prometheus, or loses a sample, fails the test.
+// Package matrix_test prints the safety matrix: each fault, at each moment of a pod's life, for four versions
+// of Prometheus, both deliveries, servers and agents. Each cell is a separate pod (test/barepod) with real
+// programs: the config sidecar, a Prometheus, and AWS's double. A cell that harms Prometheus or loses a
+// sample fails the test.
 //
 //	go test ./test/e2e/matrix -v         # the cells that CI runs
 //	go test ./test/e2e/matrix -v -all    # all of them: make safety
@@ -38,10 +38,10 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// sessionLife lets several renewals, which come at a third of it, fall into a cell.
+// sessionLife is so short that several renewals happen during a cell. A renewal comes after a third of it.
 const sessionLife = 12 * time.Second
 
-// startLimit is far more than a start takes on a busy machine, and less than what waits for AWS.
+// startLimit is much longer than a start takes on a busy machine, and shorter than the waits for AWS.
 const startLimit = 30 * time.Second
 
 // version is a Prometheus under test.
@@ -64,15 +64,15 @@ const (
 
 var moments = []string{renewal, reload, containerRestart, start, podRestart}
 
-// fault is something that goes wrong. begin starts it, and returns what ends it, and whether it has
-// struck: a fault that nothing meets proves nothing.
+// fault is something that fails. begin starts it. It returns a function that ends it, and a function that
+// reports whether it had an effect, because a fault without effect proves nothing.
 type fault struct {
 	name  string
 	begin func(testing.TB, *barepod.Pod) (end func(), struck func() bool)
-	// dropped is the code of an error of AMP's that drops a sample by design: Prometheus
-	// retries no 4xx, with or without ampbridge.
+	// dropped is the code of an AMP error for which a sample is dropped by design: Prometheus does not retry
+	// 4xx, with or without ampbridge.
 	dropped []string
-	// users is the one that is the user's own mistake.
+	// users is true for the fault that is the user's own mistake.
 	users bool
 }
 
@@ -103,7 +103,7 @@ func faults() []fault {
 	}
 }
 
-// restarted reports whether the sidecar has been started again since now.
+// restarted returns a function that reports whether the sidecar has been started again since now.
 func restarted(p *barepod.Pod) func() bool {
 	before := p.Sidecar.Restarts()
 	return func() bool { return p.Sidecar.Restarts() > before }
@@ -116,7 +116,7 @@ func killed(_ testing.TB, p *barepod.Pod) (func(), func() bool) {
 	go func() {
 		defer close(ended)
 		for {
-			_ = p.Sidecar.Signal(syscall.SIGKILL) // between two runs there is none
+			_ = p.Sidecar.Signal(syscall.SIGKILL) // between two runs there is no process
 			select {
 			case <-done:
 				return
@@ -130,8 +130,8 @@ func killed(_ testing.TB, p *barepod.Pod) (func(), func() bool) {
 	}, struck
 }
 
-// hung stops the sidecar for three seconds, and then kills it, as its liveness probe does. On a node
-// that takes a minute, of sessions that last six hours.
+// hung stops the sidecar for three seconds and then kills it, as its liveness probe does. On a node that
+// takes a minute, but sessions last six hours there.
 func hung(tb testing.TB, p *barepod.Pod) (func(), func() bool) {
 	struck := restarted(p)
 	testkit.Must(tb, p.Sidecar.Signal(syscall.SIGSTOP))
@@ -143,17 +143,17 @@ func hung(tb testing.TB, p *barepod.Pod) (func(), func() bool) {
 	}, struck
 }
 
-// outOfMemory has the kernel kill the sidecar, because its container has no memory left.
+// outOfMemory lets the kernel kill the sidecar, because its container has no memory left.
 func outOfMemory(tb testing.TB, p *barepod.Pod) (func(), func() bool) {
 	struck := restarted(p)
 	if !p.RunOutOfMemory(tb) {
-		tb.Log("no memory cgroup can be made here: killed instead")
+		tb.Log("no memory cgroup can be created here: the sidecar is killed instead")
 		p.Sidecar.Kill(tb)
 	}
 	return func() {}, struck
 }
 
-// invalid is a change of the user's that Prometheus cannot load.
+// invalid makes a change of the user's configuration that Prometheus cannot load.
 func invalid(tb testing.TB, p *barepod.Pod) (func(), func() bool) {
 	testkit.Must(tb, p.SetConfig(barepod.Invalid))
 	return func() { testkit.Must(tb, p.SetConfig("# corrected")) }, func() bool {
@@ -175,7 +175,7 @@ func (c cell) String() string {
 	return fmt.Sprintf("%s/%s/%s/%s/%s", c.version.name, c.delivery, c.mode, c.fault.name, c.moment)
 }
 
-// meaningless is why there is nothing to run; empty: there is.
+// meaningless returns the reason why there is nothing to run; empty if there is something.
 func (c cell) meaningless() string {
 	switch starts := c.moment == start || c.moment == containerRestart || c.moment == podRestart; {
 	case c.mode == "agent" && c.version.name == "2.22":
@@ -188,7 +188,7 @@ func (c cell) meaningless() string {
 	return ""
 }
 
-// cells are all cells, row by row.
+// cells returns all cells, row by row.
 func cells() (cells []cell) {
 	for _, v := range versions {
 		for _, delivery := range deliveries {
@@ -204,8 +204,8 @@ func cells() (cells []cell) {
 	return cells
 }
 
-// inCI are the cells of each commit: each fault for the relay on the newest version, and the
-// moments that differ most for the others.
+// inCI reports whether a cell runs for each commit. For the relay on the newest version these are all faults,
+// and for the others the moments that differ most.
 func inCI(c cell) bool {
 	faultMoments := map[string]string{
 		"STS refused": start, "STS denying": renewal, "STS hanging": podRestart, "STS 5xx": containerRestart,
@@ -265,12 +265,12 @@ func TestSafetyMatrix(t *testing.T) {
 	t.Log("\n" + results.table())
 }
 
-// play runs one cell, and returns what is written into it.
+// play runs one cell and returns its text in the table.
 func play(t *testing.T, site *barepod.Site, program string, c cell) string {
 	p := site.Pod(t, barepod.Options{Program: program, Version: c.version.name, Delivery: c.delivery, Agent: c.mode == "agent"})
 	first, restarts := 1, 0
 	var took time.Duration
-	// begin starts the fault, and sees to its end, whatever else fails.
+	// begin starts the fault and registers its end, which runs whatever else fails.
 	var end func()
 	var struck func() bool
 	begin := func() {
@@ -331,7 +331,7 @@ func play(t *testing.T, site *barepod.Site, program string, c cell) string {
 func startUnder(t *testing.T, p *barepod.Pod, c cell, begin func()) time.Duration {
 	t.Helper()
 	if !strings.HasPrefix(c.fault.name, "sidecar ") {
-		begin() // of AWS: before anything runs
+		begin() // a fault of AWS begins before anything runs
 		return p.Start(t)
 	}
 	begun := time.Now()
@@ -340,15 +340,15 @@ func startUnder(t *testing.T, p *barepod.Pod, c cell, begin func()) time.Duratio
 	return p.StartServer(t, begun)
 }
 
-// scrapesUnder waits until a Prometheus that has just started has something to lose: its discovery
-// gives it no target in its first five seconds.
+// scrapesUnder waits until a Prometheus that has just started has samples that can be lost. In its first five
+// seconds its discovery returns no target.
 func scrapesUnder(t *testing.T, p *barepod.Pod, first int) {
 	t.Helper()
 	testkit.Eventually(t, "scrapes under the fault", func() bool { return p.Count() >= first+5 })
 }
 
-// hold is how long a fault lasts so that it meets renewals: of AMP and of the sidecar one, of STS and of
-// the user all of a session.
+// hold returns how long a fault lasts. It must include renewals: one for faults of AMP and of the sidecar,
+// and all of a session for faults of STS and of the user.
 func hold(c cell) time.Duration {
 	switch {
 	case c.users:
@@ -371,7 +371,7 @@ func (r *results) set(c cell, result string) {
 	r.cells[c.String()] = result
 }
 
-// table prints a row for each version, delivery, mode and fault that has a cell.
+// table prints a row for each version, delivery, mode and fault with a cell.
 func (r *results) table() string {
 	var b strings.Builder
 	b.WriteString("| Prometheus | delivery | mode | fault | " + strings.Join(moments, " | ") + " |\n" +

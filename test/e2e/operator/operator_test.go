@@ -1,5 +1,5 @@
-// Package operator_test serves a pod of prometheus-operator's: the configuration
-// is gzipped in a Secret, and the operator's own reloader expands $(VAR) in it.
+// Package operator_test tests a pod of prometheus-operator. Its configuration is gzipped in a Secret, and the
+// operator's own reloader expands $(VAR) in it.
 package operator_test
 
 import (
@@ -23,8 +23,7 @@ import (
 
 func TestMain(m *testing.M) { kubelet.Main(m) }
 
-// configuration is what the operator writes, with the server itself as the one
-// target.
+// configuration returns the operator's configuration with the server itself as the only target.
 func configuration(port int, job string) []byte {
 	return []byte(fmt.Sprintf(`global:
   scrape_interval: 1s
@@ -51,9 +50,8 @@ func gzipped(t *testing.T, content []byte) []byte {
 	return b.Bytes()
 }
 
-// operatorPod is the pod that a real prometheus-operator made (see the testdata
-// it is read from), with its ports moved to free ones of this machine, and
-// without what the API server added and the web configuration.
+// operatorPod returns the pod that a real prometheus-operator created (see its testdata). Its ports are
+// replaced by free ports of this machine. What the API server added and the web configuration are removed.
 func operatorPod(t *testing.T, port int) *corev1.Pod {
 	t.Helper()
 	data, err := os.ReadFile("../../../webhook/inject/testdata/operator.in.json")
@@ -141,7 +139,7 @@ func TestOperatorsSecret(t *testing.T) {
 	}
 	arrives("first")
 
-	// The operator changes its Secret: the change is live, the block with it.
+	// When the operator changes its Secret, the change must be live together with the block.
 	secret.Data["prometheus.yaml.gz"] = gzipped(t, configuration(port, "second"))
 	if _, err := client.Secrets(env.Namespace).Update(ctx, secret, metav1.UpdateOptions{}); err != nil {
 		t.Fatal(err)

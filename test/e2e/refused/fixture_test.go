@@ -1,6 +1,6 @@
-// Package refused_test plays clusters whose policies refuse injected pods: a real API
-// server evaluates the policies, a real controller manager tries again, and the webhook
-// and the auditor work with the rights and the admission policy that the chart gives them.
+// Package refused_test tests clusters with policies that refuse injected pods. A real API server evaluates
+// the policies, and a real controller manager retries. The webhook and the auditor have the permissions and
+// the admission policy from the chart.
 package refused_test
 
 import (
@@ -45,7 +45,7 @@ const (
 	image   = webhooktest.Image
 	// demands is the label by which a namespace chooses a policy of somebody else's.
 	demands = "test/demands"
-	// timeout is generous: machines that run tests are often busy.
+	// timeout is long, because machines that run tests are often busy.
 	timeout = 2 * time.Minute
 )
 
@@ -83,8 +83,8 @@ func newFixture(t *testing.T, text string) *fixture {
 
 var dryRun = metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}}
 
-// install makes the chart's accounts, rights, state and admission policies, as Helm
-// renders them for a policy that repairs.
+// install creates the chart's accounts, permissions, state and admission policies, as Helm renders them for a
+// policy that repairs.
 func (f *fixture) install(t *testing.T) {
 	t.Helper()
 	dir := t.TempDir()
@@ -119,7 +119,7 @@ func (f *fixture) install(t *testing.T) {
 	}
 }
 
-// as is the connection of one of the chart's service accounts.
+// as returns the connection of one of the chart's service accounts.
 func (f *fixture) as(t *testing.T, name string) *rest.Config {
 	t.Helper()
 	config, err := f.As(t.Context(), home, name)
@@ -127,7 +127,7 @@ func (f *fixture) as(t *testing.T, name string) *rest.Config {
 	return config
 }
 
-// setPolicy gives webhook and auditor another policy.
+// setPolicy changes the policy of webhook and auditor.
 func (f *fixture) setPolicy(t *testing.T, more string) {
 	t.Helper()
 	p := policytest.Parse(t, head+more)
@@ -156,13 +156,13 @@ func (f *fixture) namespace(t *testing.T, name string, more map[string]string) {
 	testkit.Must(t, f.ServiceAccount(t.Context(), name, account))
 }
 
-// node makes a node without a kubelet, on which DaemonSets run all the same: it is ready.
+// node creates a ready node without a kubelet. DaemonSets create pods for it anyway.
 func (f *fixture) node(t *testing.T) {
 	t.Helper()
 	nodes := f.Client().CoreV1().Nodes()
 	_, err := nodes.Create(t.Context(), &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "node"}}, metav1.CreateOptions{})
 	testkit.Must(t, err)
-	// Kubernetes's controllers write to it too, and taint it until it is ready.
+	// Kubernetes's controllers also write to the node, and taint it until it is ready.
 	testkit.Must(t, retry.RetryOnConflict(retry.DefaultBackoff, func() error {
 		node, err := nodes.Get(t.Context(), "node", metav1.GetOptions{})
 		if err != nil {
@@ -185,7 +185,7 @@ func (f *fixture) node(t *testing.T) {
 	}))
 }
 
-// label changes a label of a namespace; without a value it takes it off.
+// label sets a label of a namespace; without a value it removes the label.
 func (f *fixture) label(t *testing.T, namespace, key, value string) {
 	t.Helper()
 	object, err := f.Client().CoreV1().Namespaces().Get(t.Context(), namespace, metav1.GetOptions{})
@@ -197,7 +197,7 @@ func (f *fixture) label(t *testing.T, namespace, key, value string) {
 	testkit.Must(t, err)
 }
 
-// demand makes a ValidatingAdmissionPolicy for the pods of namespaces that choose it.
+// demand creates a ValidatingAdmissionPolicy for the pods of namespaces that select it.
 func (f *fixture) demand(t *testing.T, name, message, expression string) {
 	t.Helper()
 	client := f.Client().AdmissionregistrationV1()
@@ -227,7 +227,7 @@ func (f *fixture) demand(t *testing.T, name, message, expression string) {
 	testkit.Must(t, err)
 }
 
-// spec is a Prometheus that meets every demand of these tests.
+// spec returns a Prometheus that satisfies all policies of these tests.
 func spec() corev1.PodSpec {
 	limits := corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("1"), corev1.ResourceMemory: resource.MustParse("1Gi")}
 	requests := corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("10m"), corev1.ResourceMemory: resource.MustParse("64Mi")}
@@ -240,11 +240,10 @@ func bare(name string) *corev1.Pod {
 	return &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: spec()}
 }
 
-// shapes are the kinds of workloads, in lower case, which are also their names.
+// shapes are the kinds of workloads in lower case. They are also the workloads' names.
 var shapes = []string{"deployment", "statefulset", "daemonset"}
 
-// create makes a workload of a shape, with one pod. Prometheus's own profile is for
-// policies that demand one.
+// create creates a workload with one pod. Prometheus has a profile of its own for policies that require one.
 func (f *fixture) create(t *testing.T, namespace, shape string, change func(*corev1.PodSpec)) {
 	t.Helper()
 	template := corev1.PodTemplateSpec{ObjectMeta: metav1.ObjectMeta{Labels: map[string]string{"shape": shape}}, Spec: spec()}
@@ -268,7 +267,7 @@ func (f *fixture) create(t *testing.T, namespace, shape string, change func(*cor
 	testkit.Must(t, err)
 }
 
-// pods are the workload's that are not about to go.
+// pods returns the workload's pods that are not being deleted.
 func (f *fixture) pods(t *testing.T, namespace, shape string) []corev1.Pod {
 	t.Helper()
 	list, err := f.Client().CoreV1().Pods(namespace).List(t.Context(), metav1.ListOptions{LabelSelector: "shape=" + shape})
@@ -276,7 +275,7 @@ func (f *fixture) pods(t *testing.T, namespace, shape string) []corev1.Pod {
 	return slices.DeleteFunc(list.Items, func(p corev1.Pod) bool { return p.DeletionTimestamp != nil })
 }
 
-// one waits for the workload's pod, another one than before.
+// one waits for the workload's pod, which must differ from before.
 func (f *fixture) one(t *testing.T, namespace, shape string, before *corev1.Pod) *corev1.Pod {
 	t.Helper()
 	var pods []corev1.Pod
@@ -287,7 +286,7 @@ func (f *fixture) one(t *testing.T, namespace, shape string, before *corev1.Pod)
 	return &pods[0]
 }
 
-// replace deletes the workload's pod, which the kubelet would end.
+// replace deletes the workload's pod, as the kubelet would, and waits for the next one.
 func (f *fixture) replace(t *testing.T, pod *corev1.Pod) *corev1.Pod {
 	t.Helper()
 	testkit.Must(t, f.Client().CoreV1().Pods(pod.Namespace).Delete(t.Context(), pod.Name,
@@ -295,7 +294,7 @@ func (f *fixture) replace(t *testing.T, pod *corev1.Pod) *corev1.Pod {
 	return f.one(t, pod.Namespace, pod.Labels["shape"], pod)
 }
 
-// events are those with a reason on the workload's controller, or its ReplicaSets.
+// events returns the events with a reason on the workload's controller or its ReplicaSets.
 func (f *fixture) events(t *testing.T, namespace, shape, reason string) []corev1.Event {
 	t.Helper()
 	list, err := f.Client().CoreV1().Events(namespace).List(t.Context(), metav1.ListOptions{FieldSelector: "reason=" + reason})
@@ -306,7 +305,7 @@ func (f *fixture) events(t *testing.T, namespace, shape, reason string) []corev1
 	})
 }
 
-// refusals is how often the workload's pods were refused, as its controller counts.
+// refusals returns how often the workload's pods were refused, as its controller counts.
 func (f *fixture) refusals(t *testing.T, namespace, shape string) (n int) {
 	t.Helper()
 	for _, e := range f.events(t, namespace, shape, "FailedCreate") {

@@ -19,12 +19,12 @@ import (
 	"github.com/ampbridge/ampbridge/webhook/breaker/store"
 )
 
-// demanded are policies that admit the plain pod, and refuse it with a sidecar of
-// ampbridge's policy [refusedSidecar].
+// demanded are policies that admit the pod without a sidecar, but refuse it with the sidecar of the policy
+// [refusedSidecar].
 var demanded = []struct {
 	name, message, expression string
 	change                    func(*corev1.PodSpec)
-	// fits: the sidecar of [fittingSidecar] meets it.
+	// fits is true if the sidecar of [fittingSidecar] satisfies the policy.
 	fits bool
 }{
 	{
@@ -79,7 +79,7 @@ func TestRefused(t *testing.T) {
 	t.Run("refused without the sidecar too", f.testPlainRefused)
 }
 
-// warnings are those of the API server.
+// warnings collects the warnings of the API server.
 type warnings struct {
 	sync.Mutex
 	texts []string
@@ -91,7 +91,7 @@ func (w *warnings) HandleWarningHeader(_ int, _, text string) {
 	w.texts = append(w.texts, text)
 }
 
-// Nothing creates a bare pod again. Its creator is told how to.
+// Nothing creates a bare pod again, so a warning names the fix to its creator.
 func (f *fixture) testBare(t *testing.T) {
 	for _, d := range demanded {
 		heard := &warnings{}
@@ -103,7 +103,7 @@ func (f *fixture) testBare(t *testing.T) {
 		if d.change != nil {
 			d.change(&pod.Spec)
 		}
-		// A policy is in force a moment after it is made.
+		// A policy is in force only a moment after its creation.
 		testkit.Within(t, timeout, "the bare pod is refused by "+d.name, func() bool {
 			_, err = client.CoreV1().Pods("test-"+d.name).Create(t.Context(), pod, dryRun)
 			return err != nil
@@ -116,12 +116,12 @@ func (f *fixture) testBare(t *testing.T) {
 		}
 		pod.Annotations = map[string]string{policy.AnnotationInject: "false"}
 		if _, err := client.CoreV1().Pods("test-"+d.name).Create(t.Context(), pod, dryRun); err != nil {
-			t.Errorf("%s: with the annotation it is refused, too: %v", d.name, err)
+			t.Errorf("%s: with the annotation it is also refused: %v", d.name, err)
 		}
 	}
 }
 
-// Each controller gets its pod without the sidecar, and with it once the sidecar fits.
+// Each controller gets its pod without the sidecar, and with the sidecar after the sidecar fits.
 func (f *fixture) testControllers(t *testing.T) {
 	f.audit(t)
 	for _, d := range demanded {
@@ -138,9 +138,9 @@ func (f *fixture) testControllers(t *testing.T) {
 				}
 				f.eventSays(t, namespace, shape, "CircuitOpen", "ValidatingAdmissionPolicy "+d.name, d.message)
 				total := f.refusals(t, namespace, shape)
-				t.Logf("refused %d times, %d of them after the breaker opened; its pod is there after %s", total, total-atOpening,
+				t.Logf("refused %d times, %d of them after the breaker opened; its pod exists after %s", total, total-atOpening,
 					took.Round(time.Millisecond))
-				// A retry may be on its way, and the event of one, when the breaker opens.
+				// When the breaker opens, a retry or its event may still be on its way.
 				if total-atOpening > 2 {
 					t.Errorf("refused %d times after the breaker opened", total-atOpening)
 				}
@@ -150,7 +150,7 @@ func (f *fixture) testControllers(t *testing.T) {
 	if t.Failed() {
 		return
 	}
-	// Injection stays off for the next pods, without another refusal.
+	// Injection stays off for the next pods, and no more of them is refused.
 	before := f.refusals(t, "test-cpu-limits", "statefulset")
 	if next := f.replace(t, &f.pods(t, "test-cpu-limits", "statefulset")[0]); webhooktest.Injected(next) {
 		t.Error("the next pod is injected")
@@ -188,8 +188,8 @@ func (f *fixture) opens(t *testing.T, namespace, shape string) {
 	})
 }
 
-// Where the plain pod is refused as well, the sidecar is not to blame: the breaker does
-// not stay open, so that the pod is injected once the other reason is gone.
+// If the pod is refused without the sidecar too, the sidecar is not the reason. The breaker then closes, so
+// the pod is injected after the other reason is gone.
 func (f *fixture) testPlainRefused(t *testing.T) {
 	f.audit(t)
 	const namespace, name = "test-plain", "nothing-here"
@@ -208,8 +208,8 @@ func (f *fixture) testPlainRefused(t *testing.T) {
 	}
 }
 
-// A running pod that missed its injection stays where its successor would be refused,
-// and is replaced once it would not be.
+// A running pod that missed its injection is not evicted while its successor would be refused. It is replaced
+// after that.
 func (f *fixture) testSuccessor(t *testing.T) {
 	const namespace, demand = "test-successor", "cpu-limits"
 	testkit.Must(t, f.Namespace(t.Context(), namespace, map[string]string{demands: demand}))
@@ -222,7 +222,7 @@ func (f *fixture) testSuccessor(t *testing.T) {
 		running[shape] = f.one(t, namespace, shape, nil)
 	}
 	f.label(t, namespace, policy.LabelInjection, string(policy.InjectionEnabled))
-	time.Sleep(time.Second) // the API server dates pods to the second
+	time.Sleep(time.Second) // the API server stores times of pods in seconds
 	f.setPolicy(t, refusedSidecar+"audit: {repair: evict}\n")
 	t.Cleanup(func() { f.setPolicy(t, refusedSidecar) })
 	f.audit(t)
@@ -230,7 +230,7 @@ func (f *fixture) testSuccessor(t *testing.T) {
 		f.eventSays(t, namespace, shape, "EvictionRefused", "its successor would be refused by ValidatingAdmissionPolicy "+demand,
 			"every container needs a CPU limit")
 	}
-	time.Sleep(3 * time.Second) // some more rounds
+	time.Sleep(3 * time.Second) // long enough for some more rounds
 	for _, shape := range shapes {
 		if now := f.one(t, namespace, shape, nil); now.UID != running[shape].UID {
 			t.Fatalf("the running pod of %s was evicted, although its successor is refused", shape)
@@ -247,7 +247,7 @@ func (f *fixture) testSuccessor(t *testing.T) {
 	}
 }
 
-// A thief of sync's identity tries to create pods with the right for dry runs.
+// An attacker with sync's identity tries to create pods with the permission for dry runs.
 func (f *fixture) testRights(t *testing.T) {
 	const labelled, other = "test-probe", "other-team"
 	testkit.Must(t, f.Namespace(t.Context(), other, nil))
@@ -259,11 +259,11 @@ func (f *fixture) testRights(t *testing.T) {
 	sync := client(f.sync)
 	create := func(c kubernetes.Interface, namespace string, options metav1.CreateOptions) error {
 		thief := bare("thief")
-		thief.Spec.ServiceAccountName = "default" // each namespace has it, so that nothing else refuses the pod
+		thief.Spec.ServiceAccountName = "default" // every namespace has this account, so nothing else refuses the pod
 		_, err := c.CoreV1().Pods(namespace).Create(t.Context(), thief, options)
 		return err
 	}
-	// The policy is in force a moment after it is made.
+	// The policy is in force only a moment after its creation.
 	testkit.Within(t, timeout, "the admission policy denies pods", func() bool {
 		err := create(sync, other, dryRun)
 		return apierrors.IsForbidden(err) && strings.Contains(err.Error(), "ValidatingAdmissionPolicy 'ampbridge-sync'")
@@ -274,14 +274,14 @@ func (f *fixture) testRights(t *testing.T) {
 	impersonating := rest.CopyConfig(f.sync)
 	impersonating.Impersonate = rest.ImpersonationConfig{UserName: "system:serviceaccount:kube-system:replicaset-controller"}
 	for what, err := range map[string]error{
-		"for real":                           create(sync, labelled, metav1.CreateOptions{}),
-		"for real, in a namespace of others": create(sync, other, metav1.CreateOptions{}),
-		"in a dry run of another namespace":  create(sync, other, dryRun),
-		"in kube-system":                     create(sync, "kube-system", dryRun),
-		"in its own namespace":               create(sync, home, dryRun),
-		"for real, in its own namespace":     create(sync, home, metav1.CreateOptions{}),
-		"as a controller":                    create(client(impersonating), labelled, metav1.CreateOptions{}),
-		"as the webhook":                     create(client(f.webCfg), labelled, dryRun),
+		"for real":                              create(sync, labelled, metav1.CreateOptions{}),
+		"for real, in another team's namespace": create(sync, other, metav1.CreateOptions{}),
+		"in a dry run of another namespace":     create(sync, other, dryRun),
+		"in kube-system":                        create(sync, "kube-system", dryRun),
+		"in its own namespace":                  create(sync, home, dryRun),
+		"for real, in its own namespace":        create(sync, home, metav1.CreateOptions{}),
+		"as a controller":                       create(client(impersonating), labelled, metav1.CreateOptions{}),
+		"as the webhook":                        create(client(f.webCfg), labelled, dryRun),
 	} {
 		if !apierrors.IsForbidden(err) {
 			t.Errorf("%s: got %v, want it forbidden", what, err)

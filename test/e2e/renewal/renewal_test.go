@@ -1,5 +1,5 @@
-// Package renewal_test renews sessions under load: Prometheus swaps its
-// credentials through the reload that its pod already has, and notices nothing.
+// Package renewal_test renews sessions under load. Prometheus loads new credentials with the reload that its
+// pod already has, and is not affected.
 package renewal_test
 
 import (
@@ -13,10 +13,9 @@ import (
 
 func TestMain(m *testing.M) { kubelet.Main(m) }
 
-// TestTenRenewals: sessions of a minute, renewed at a third of their life, while
-// hundreds of samples a second are sent. Every write is signed with a session
-// that is valid at that moment (the double checks), no sample fails, and the
-// queue is never rebuilt.
+// TestTenRenewals uses sessions of a minute that are renewed after a third of that time, while Prometheus
+// sends hundreds of samples a second. Every write is signed with a session that is valid at that moment (the
+// double checks that), no sample fails, and the queue is never rebuilt.
 func TestTenRenewals(t *testing.T) {
 	ctx := t.Context()
 	e := env.Start(t, env.Options{})
@@ -38,7 +37,7 @@ func TestTenRenewals(t *testing.T) {
 		for _, w := range e.Cloud.Writes(e.Workspace.ID) {
 			keys[w.AccessKeyID] = true
 		}
-		// A rebuilt queue starts to count from zero.
+		// A rebuilt queue counts from zero.
 		now, ok := env.Metric(ctx, p.Object, "prometheus_remote_storage_samples_total"+queue)
 		if ok && now < sent {
 			t.Fatalf("the queue was rebuilt: it had sent %v samples, and now %v", sent, now)
@@ -54,7 +53,7 @@ func TestTenRenewals(t *testing.T) {
 		samples += w.Samples
 	}
 	for _, metric := range []string{"failed", "dropped", "retried"} {
-		// Prometheus shows the dropped ones by reason, so none at all where none was.
+		// Prometheus has a series of dropped samples for each reason, and none if nothing was dropped.
 		if v, ok := env.Metric(
 			ctx,
 			p.Object,

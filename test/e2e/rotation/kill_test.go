@@ -23,10 +23,10 @@ import (
 	"github.com/ampbridge/ampbridge/webhook/certificates"
 )
 
-// quick is a rotation that can be made many times.
+// quick is a timing for tests that need many rotations.
 var quick = certificates.Timing{Propagation: 500 * time.Millisecond, Retirement: 3 * time.Second, Resync: time.Second}
 
-// startRotator starts a rotator; stop ends it, and is called by itself at the end.
+// startRotator starts a rotator. stop ends it; the end of the test calls stop too.
 func startRotator(t *testing.T, config *rest.Config, name string) (k *certificates.Rotator, stop func()) {
 	t.Helper()
 	k, err := certificates.NewRotator(certificates.Options{
@@ -50,9 +50,8 @@ func served(t *testing.T, k *certificates.Rotator) []byte {
 	return c.Leaf.Raw
 }
 
-// deadly is a connection to the API server that ends with a certain write, as
-// that of a process does that is killed: before the write, or after it and
-// before its answer.
+// deadly is a connection to the API server that breaks at a certain write, as if the process was killed:
+// before the write, or after the write but before its answer.
 type deadly struct {
 	next   http.RoundTripper
 	at     int
@@ -89,18 +88,18 @@ func (d *deadly) RoundTrip(r *http.Request) (*http.Response, error) {
 	return nil, errDead
 }
 
-// A replica dies at its first write, its second, and so on; the next one goes on
-// where it stopped, and ends as an undisturbed one does.
+// A replica dies at its first write, at its second, and so on. The next replica continues from there, and the
+// result must be the same as without the failure.
 func TestKilledAtEveryWrite(t *testing.T) {
 	f := newFixture(t)
-	// watched gives the config of a replica that dies, or of one that only counts.
+	// watched returns the config of a replica that dies at a write, or of one that only counts.
 	watched := func(at int, after bool) (*rest.Config, *deadly) {
 		d := &deadly{at: at, after: after, dead: make(chan struct{})}
 		config := f.Config()
 		config.Wrap(func(next http.RoundTripper) http.RoundTripper { d.next = next; return d })
 		return config, d
 	}
-	// install leaves a stable certificate behind, made by a replica that is gone.
+	// install leaves a stable certificate of a replica that has ended.
 	install := func(t *testing.T, name string) []byte {
 		k, stop := startRotator(t, f.Config(), name)
 		testkit.Eventually(t, "stable", func() bool { return f.stable(t, name, name) && k.Ready() == nil })
@@ -112,9 +111,9 @@ func TestKilledAtEveryWrite(t *testing.T) {
 		prepare func(t *testing.T, name string) (before []byte)
 		writes  int
 	}{
-		// Make the Secret, fill it, publish.
+		// The writes: create the Secret, fill it, publish.
 		{"installation", func(*testing.T, string) []byte { return nil }, 3},
-		// Generate, publish, announce, switch, retire, publish.
+		// The writes: generate, publish, announce, switch, retire, publish.
 		{"rotation", func(t *testing.T, name string) []byte {
 			before := install(t, name)
 			f.rotate(t, name)
@@ -156,7 +155,7 @@ func TestKilledAtEveryWrite(t *testing.T) {
 						k, _ := startRotator(t, f.Config(), name)
 						testkit.Eventually(
 							t,
-							"the second replica is ready, and all is done",
+							"the second replica is ready, and everything is done",
 							func() bool { return k.Ready() == nil && f.stable(t, name, name) },
 						)
 						if bytes.Equal(served(t, k), before) {
@@ -170,7 +169,7 @@ func TestKilledAtEveryWrite(t *testing.T) {
 	}
 }
 
-// Replicas that all begin at once agree on one certificate, and rotate it once.
+// Replicas that start at the same time agree on one certificate, and rotate it only once.
 func TestReplicasAgree(t *testing.T) {
 	f := newFixture(t)
 	const name = "together"
@@ -200,14 +199,14 @@ func TestReplicasAgree(t *testing.T) {
 	}()
 	f.rotate(t, name)
 	testkit.Eventually(t, "all serve the same, and another", func() bool { return agree() && !bytes.Equal(served(t, rotators[0]), first) })
-	// As it was, asked for, generated, announced, switched, retired.
+	// The versions: initial, requested, generated, announced, switched, retired.
 	testkit.Eventually(t, "each write is seen", func() bool { return versions.Load() >= 6 })
 	if got := versions.Load(); got != 6 {
 		t.Errorf("versions of the Secret in one rotation by %d replicas: got %d, want 6", len(rotators), got)
 	}
 }
 
-// Another's Secret stays as it is.
+// A Secret of another program stays unchanged.
 func TestForeignSecret(t *testing.T) {
 	f := newFixture(t)
 	const name = "foreign"
@@ -215,7 +214,7 @@ func TestForeignSecret(t *testing.T) {
 	f.createSecret(t, name, map[string][]byte{"password": []byte("1234")})
 	before := f.secret(t, name)
 	k, _ := startRotator(t, f.Config(), name)
-	testkit.Eventually(t, "not ready, and says why and what to do", func() bool {
+	testkit.Eventually(t, "not ready, with the reason and the fix", func() bool {
 		err := k.Ready()
 		return err != nil &&
 			strings.Contains(
@@ -234,8 +233,7 @@ func TestForeignSecret(t *testing.T) {
 	}
 }
 
-// An empty Secret, as a chart may make it so that it is removed with the rest,
-// is filled.
+// An empty Secret is filled. A chart can create one, so that it is removed with the chart.
 func TestEmptySecret(t *testing.T) {
 	f := newFixture(t)
 	const name = "empty"
@@ -249,7 +247,7 @@ func TestEmptySecret(t *testing.T) {
 	}
 }
 
-// The webhook starts before the API server can be reached, and waits.
+// The webhook starts before it can reach the API server, and waits.
 func TestAPIServerIsLate(t *testing.T) {
 	f := newFixture(t)
 	const name = "late"
@@ -259,7 +257,7 @@ func TestAPIServerIsLate(t *testing.T) {
 	addr := testkit.FreeAddr(t)
 	config.Host = "https://" + addr
 	k, _ := startRotator(t, config, name)
-	testkit.Eventually(t, "not ready, and says why", func() bool {
+	testkit.Eventually(t, "not ready, with the reason", func() bool {
 		err := k.Ready()
 		return err != nil && strings.Contains(err.Error(), "no serving certificate is loaded") &&
 			strings.Contains(err.Error(), "connection refused")
@@ -271,7 +269,7 @@ func TestAPIServerIsLate(t *testing.T) {
 	testkit.Eventually(t, "ready", func() bool { return k.Ready() == nil })
 }
 
-// forward connects whoever comes with the target, until the listener closes.
+// forward connects each client with the target until the listener is closed.
 func forward(listener net.Listener, target string) {
 	for {
 		in, err := listener.Accept()

@@ -12,10 +12,9 @@ import (
 	"github.com/ampbridge/ampbridge/webhook/registration"
 )
 
-// probe connects to every endpoint again and again until the context ends, and
-// checks the certificate as an API server would that has just heard of the
-// configuration, and as one that is late. A real one keeps its connections, so
-// it rarely looks at a certificate.
+// probe connects to all endpoints repeatedly until the context ends. It checks the certificate like an API
+// server that has just read the configuration, and like one with an older configuration. A real API server
+// keeps its connections, so it rarely checks a certificate.
 func (f *fixture) probe(ctx context.Context, t *testing.T) (handshakes int) {
 	t.Helper()
 	const late = timingPropagation / 2
@@ -33,7 +32,7 @@ func (f *fixture) probe(ctx context.Context, t *testing.T) (handshakes int) {
 		for _, addr := range f.endpoints() {
 			conn, err := tls.DialWithDialer(&net.Dialer{Timeout: 5 * time.Second}, "tcp", addr, &tls.Config{InsecureSkipVerify: true})
 			if err != nil {
-				continue // it has ended meanwhile, or the API server will say so
+				continue // it has ended, or the API server will report the failure
 			}
 			leaf := conn.ConnectionState().PeerCertificates[0]
 			_ = conn.Close()
@@ -56,7 +55,7 @@ func (f *fixture) probe(ctx context.Context, t *testing.T) (handshakes int) {
 	return handshakes
 }
 
-// endpoints are those that an API server may call now.
+// endpoints returns the addresses that an API server can call now.
 func (f *fixture) endpoints() (all []string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -66,7 +65,7 @@ func (f *fixture) endpoints() (all []string) {
 	return all
 }
 
-// join and leave keep the list of endpoints.
+// join and leave update the list of endpoints.
 func (f *fixture) join(addr string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

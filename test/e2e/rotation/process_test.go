@@ -17,8 +17,7 @@ import (
 	"github.com/ampbridge/ampbridge/webhook/registration"
 )
 
-// The command itself, with its flags, keeps its certificate and its budget of
-// memory.
+// The real command with its flags keeps its certificate and its memory budget.
 func TestProcess(t *testing.T) {
 	f := newFixture(t)
 	f.register(t, registration.DefaultName, service)
@@ -62,14 +61,14 @@ func TestProcess(t *testing.T) {
 			t.Errorf("%s: got %v (there: %v)", name, got, there)
 		}
 	}
-	// The rest of the budget of 40 MB are pages of the program's file, of which the
-	// kernel maps more or fewer as it likes.
+	// The rest of the budget of 40 MB is for pages of the program's file. The kernel decides how many of them
+	// are in memory.
 	if own := ownMemory(t, cmd.Process.Pid); own > 14<<20 {
 		t.Errorf("the process's own memory: got %d bytes, want at most 14 MiB", own)
 	}
 }
 
-// ownMemory is what a process has resident that is no file's, in bytes.
+// ownMemory returns the resident memory of a process without pages of files, in bytes.
 func ownMemory(t *testing.T, pid int) int {
 	t.Helper()
 	status := testkit.ReadFile(t, fmt.Sprintf("/proc/%d/status", pid))

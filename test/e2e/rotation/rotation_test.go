@@ -29,10 +29,9 @@ func TestRotation(t *testing.T) {
 	f.wantOnlyBundles(t, registered, f.configuration(t, registration.DefaultName))
 }
 
-// Prometheus pods are created without a pause while the replicas are replaced
-// twice, as a Deployment does it, and the certificate is rotated twice. One of
-// two replicas always hears late of the Secret, so that they serve different
-// certificates for a while.
+// Prometheus pods are created without a pause while the replicas are replaced twice, as in a Deployment, and
+// the certificate is rotated twice. One of two replicas always gets changes of the Secret late, so for a
+// while they serve different certificates.
 func (f *fixture) testUnderLoad(t *testing.T, replicas []*replica) {
 	const want = 500
 	failed, called := f.count(t, failures), f.count(t, calls)
@@ -96,7 +95,7 @@ func (f *fixture) testUnderLoad(t *testing.T, replicas []*replica) {
 	if handshakes < want {
 		t.Errorf("handshakes: got %d, want at least %d", handshakes, want)
 	}
-	// The counts do count.
+	// Check that the counters count at all.
 	if got := f.count(t, calls) - called; got < int(created.Load()) {
 		t.Errorf("calls: got %d, want at least %d", got, created.Load())
 	}
@@ -110,7 +109,7 @@ func (f *fixture) testUnderLoad(t *testing.T, replicas []*replica) {
 	}
 }
 
-// What people and tools do to the Secret and to the configuration is repaired.
+// Changes of users and tools to the Secret and to the configuration are repaired.
 func TestMended(t *testing.T) {
 	f := newFixture(t)
 	f.register(t, registration.DefaultName, service)
@@ -136,7 +135,7 @@ func TestMended(t *testing.T) {
 			s := f.secret(t, secret)
 			return s != nil && s.UID != first.UID && len(s.Data) > 0
 		})
-		// It is the one that is served, so nothing was out of step.
+		// The new Secret has the certificate that is served, so replicas and configuration always agreed.
 		if s := f.secret(t, secret); !bytes.Equal(s.Data["tls.crt"], first.Data["tls.crt"]) {
 			t.Error("the Secret has another certificate than before")
 		}
@@ -156,7 +155,7 @@ func TestMended(t *testing.T) {
 	t.Run("the configuration is deleted", func(t *testing.T) {
 		client := f.Client().AdmissionregistrationV1().MutatingWebhookConfigurations()
 		testkit.Must(t, client.Delete(t.Context(), registration.DefaultName, metav1.DeleteOptions{}))
-		testkit.Eventually(t, "not ready, and says why", func() bool {
+		testkit.Eventually(t, "not ready, with the reason", func() bool {
 			ok, why := r.ready()
 			return !ok && strings.Contains(why, "there is no MutatingWebhookConfiguration ampbridge")
 		})
@@ -170,7 +169,7 @@ func TestMended(t *testing.T) {
 		testkit.Eventually(t, "ready", func() bool { ok, _ := r.ready(); return ok })
 		f.eventuallyInjected(t)
 	})
-	t.Run("somebody strips the bundle again and again", func(t *testing.T) {
+	t.Run("another program removes the bundle repeatedly", func(t *testing.T) {
 		client := f.Client().AdmissionregistrationV1().MutatingWebhookConfigurations()
 		before := f.configuration(t, registration.DefaultName).Generation
 		began := time.Now()
@@ -185,7 +184,7 @@ func TestMended(t *testing.T) {
 			testkit.Must(t, err)
 			testkit.Eventually(t, "the bundle is back", func() bool { return f.stable(t, secret, registration.DefaultName) })
 		}
-		// A quarrel must not keep the API server busy.
+		// A conflict with another program must not cause many calls to the API server.
 		if took := time.Since(began); took < 2*time.Second {
 			t.Errorf("three times in %s", took)
 		}
@@ -200,12 +199,12 @@ func TestMended(t *testing.T) {
 		f.eventuallyInjected(t)
 		testkit.Eventually(t, "stable", func() bool { return f.stable(t, secret, registration.DefaultName) })
 		if s := f.secret(t, secret); bytes.Equal(s.Data["tls.crt"], first.Data["tls.crt"]) {
-			t.Error("the Secret has the old certificate, which nobody has")
+			t.Error("the Secret has the old certificate, which no replica has")
 		}
 	})
 	f.wantOnlyBundles(t, registered, f.configuration(t, registration.DefaultName))
 
-	t.Run("all of it is removed, as helm uninstall does", func(t *testing.T) {
+	t.Run("everything is removed, as by helm uninstall", func(t *testing.T) {
 		testkit.Must(
 			t,
 			f.Client().AdmissionregistrationV1().MutatingWebhookConfigurations().Delete(
@@ -217,12 +216,12 @@ func TestMended(t *testing.T) {
 		testkit.Must(t, f.Client().CoreV1().Secrets(home).Delete(t.Context(), secret, metav1.DeleteOptions{}))
 		time.Sleep(3 * timing.Resync)
 		if s := f.secret(t, secret); s != nil {
-			t.Error("the replica that is still there has put the Secret back")
+			t.Error("the remaining replica has created the Secret again")
 		}
 	})
 }
 
-// The webhook's identity can make its own Secret, and no other.
+// The webhook's identity can create its own Secret and no other.
 func TestRightsAreNarrow(t *testing.T) {
 	f := newFixture(t)
 	f.register(t, registration.DefaultName, service)

@@ -1,6 +1,5 @@
-// Package rotation_test runs replicas of the webhook that keep their own
-// certificate, with the rights that they are said to need and no others, behind
-// a Service of a real API server.
+// Package rotation_test runs replicas of the webhook that manage their own certificate, with exactly the
+// permissions that they need, behind a Service of a real API server.
 package rotation_test
 
 import (
@@ -45,17 +44,16 @@ const (
 	portName = "webhook"
 )
 
-// timing is a rotation that a test can wait for.
+// timing makes a rotation so short that a test can wait for it.
 var timing = certificates.Timing{Propagation: timingPropagation, Retirement: 20 * time.Second, Resync: time.Second}
 
 const timingPropagation = 4 * time.Second
 
-// fixture is an API server with everything that the chart makes, but for the
-// replicas.
+// fixture is an API server with everything that the chart creates, except for the replicas.
 type fixture struct {
 	*cluster.Cluster
 	config     *rest.Config // the webhook's own identity
-	address    string       // where endpoints may be
+	address    string       // an address that endpoints can have
 	policyFile string
 
 	mu   sync.Mutex
@@ -78,8 +76,8 @@ func newFixture(t *testing.T) *fixture {
 	return f
 }
 
-// identity is a service account with the rights of package certificates' doc,
-// and those that the handlers need.
+// identity creates a service account with the permissions in the doc of package certificates, and those that
+// the handlers need.
 func (f *fixture) identity(t *testing.T, name, secret, configuration string) *rest.Config {
 	t.Helper()
 	testkit.Must(t, f.Identity(t.Context(), home, name, cluster.Rights{
@@ -108,8 +106,8 @@ func (f *fixture) identity(t *testing.T, name, secret, configuration string) *re
 	return config
 }
 
-// register makes the Service and the configuration without a CA bundle, as Helm
-// does, and one entry that is somebody else's.
+// register creates the Service and the configuration without a CA bundle, as Helm does, with one more entry
+// of another program.
 func (f *fixture) register(t *testing.T, name, service string) {
 	t.Helper()
 	_, err := f.Client().CoreV1().Services(home).Create(t.Context(), &corev1.Service{
@@ -139,8 +137,8 @@ func (f *fixture) configuration(t *testing.T, name string) *admissionv1.Mutating
 	return object
 }
 
-// wantOnlyBundles checks that nothing of the configuration has changed since it
-// was registered but the bundles of our own entries.
+// wantOnlyBundles checks that only the bundles of the webhook's own entries have changed since the
+// configuration was registered.
 func (f *fixture) wantOnlyBundles(t *testing.T, before, after *admissionv1.MutatingWebhookConfiguration) {
 	t.Helper()
 	after = after.DeepCopy()
@@ -154,7 +152,7 @@ func (f *fixture) wantOnlyBundles(t *testing.T, before, after *admissionv1.Mutat
 	}
 }
 
-// secret is nil when there is none.
+// secret returns the Secret; nil if there is none.
 func (f *fixture) secret(t *testing.T, name string) *corev1.Secret {
 	t.Helper()
 	list, err := f.Client().CoreV1().Secrets(home).List(t.Context(), only(name))
@@ -165,7 +163,8 @@ func (f *fixture) secret(t *testing.T, name string) *corev1.Secret {
 	return &list.Items[0]
 }
 
-// stable: nothing is under way, and each of our entries trusts the one authority.
+// stable reports whether no rotation is in progress and each of the webhook's entries trusts only the current
+// CA.
 func (f *fixture) stable(t *testing.T, secret, configuration string) bool {
 	t.Helper()
 	s := f.secret(t, secret)
@@ -183,7 +182,7 @@ func (f *fixture) stable(t *testing.T, secret, configuration string) bool {
 	return true
 }
 
-// rotate asks for a new certificate, as a person does.
+// rotate requests a new certificate, as a user does.
 func (f *fixture) rotate(t *testing.T, secret string) {
 	t.Helper()
 	patch := fmt.Sprintf(`{"metadata":{"annotations":{%q:"now"}}}`, certificates.AnnotationRotate)
@@ -206,8 +205,8 @@ type replica struct {
 	done               chan error
 }
 
-// start runs a replica, and makes it an endpoint once it is ready. A late one
-// hears of the Secret some seconds after the others.
+// start runs a replica, and makes it an endpoint when it is ready. A late replica gets changes of the Secret
+// some seconds after the others.
 func (f *fixture) start(t *testing.T, name string, late bool) *replica {
 	t.Helper()
 	config := rest.CopyConfig(f.config)
@@ -237,7 +236,7 @@ func (f *fixture) start(t *testing.T, name string, late bool) *replica {
 	return r
 }
 
-// slow is a connection on which news of the Secret takes its time.
+// slow is a connection that delays changes of the Secret.
 type slow struct{ next http.RoundTripper }
 
 func (s slow) RoundTrip(r *http.Request) (*http.Response, error) {
@@ -248,8 +247,7 @@ func (s slow) RoundTrip(r *http.Request) (*http.Response, error) {
 	return answer, err
 }
 
-// end is what happens to a pod that is deleted: at the same time it is told to
-// end, and its endpoint goes.
+// end deletes a replica like a pod: it is asked to stop, and its endpoint is removed at the same time.
 func (f *fixture) end(t *testing.T, r *replica) {
 	t.Helper()
 	f.leave(r.addr)
@@ -283,8 +281,7 @@ func (f *fixture) admit(ctx context.Context, dry bool) (bool, error) {
 	return webhooktest.Injected(created), nil
 }
 
-// eventuallyInjected waits until the API server has heard of the Service and of
-// the bundle.
+// eventuallyInjected waits until the API server has read the Service and the bundle.
 func (f *fixture) eventuallyInjected(t *testing.T) {
 	t.Helper()
 	testkit.Eventually(t, "pods are injected", func() bool {
@@ -294,7 +291,7 @@ func (f *fixture) eventuallyInjected(t *testing.T) {
 	})
 }
 
-// The API server's own counts of its calls of our entries.
+// These match the API server's own counters of its calls to the webhook's entries.
 var (
 	calls = regexp.MustCompile(
 		`(?m)^apiserver_admission_webhook_request_total\{[^}]*name="pods-enabled\.webhook\.ampbridge\.io"[^}]*\} ([0-9]+)$`,

@@ -1,7 +1,6 @@
-// Package safety_test plays what AWS can do to a Prometheus, and shows that it
-// never notices: STS refused, denying, hanging or broken, at the start and
-// later, with reloads all the time. The last test does the same to a Prometheus
-// that was set up by hand, so that everyone sees why the sidecar exists.
+// Package safety_test tests that AWS faults do not affect a Prometheus: STS refuses, denies, hangs or fails,
+// at the start and later, with reloads all the time. The last test does the same with a Prometheus that was
+// configured by hand, and shows why the sidecar is needed.
 package safety_test
 
 import (
@@ -19,7 +18,7 @@ import (
 
 func TestMain(m *testing.M) { kubelet.Main(m) }
 
-// faults are what STS can do. Each call starts one, and returns what ends it.
+// faults are faults of STS. Each function starts one, and returns a function that ends it.
 var faults = []struct {
 	name  string
 	start func(*env.Env) (stop func())
@@ -30,7 +29,7 @@ var faults = []struct {
 	{"5xx", func(e *env.Env) func() { return e.Cloud.Fail("sts:*", awstest.ServerError).Stop }},
 }
 
-// scraped returns how many samples of its own `up` Prometheus took since a time.
+// scraped returns how many samples of its own `up` Prometheus has scraped since a time.
 func scraped(t *testing.T, p *env.Prometheus, since time.Time) int {
 	t.Helper()
 	promql := fmt.Sprintf(`sum(count_over_time(up{job=%q}[%ds]))`, p.Object.Name, int(time.Since(since).Seconds()))
@@ -38,7 +37,7 @@ func scraped(t *testing.T, p *env.Prometheus, since time.Time) int {
 	return int(v)
 }
 
-// samplesLost returns how many samples Prometheus gave up on, towards the workspace.
+// samplesLost returns how many samples for the workspace Prometheus has dropped.
 func samplesLost(t *testing.T, p *env.Prometheus) float64 {
 	t.Helper()
 	var sum float64
@@ -53,7 +52,7 @@ func samplesLost(t *testing.T, p *env.Prometheus) float64 {
 	return sum
 }
 
-// sink is a remote_write receiver of the user's own.
+// sink is the user's own remote_write receiver.
 func sink(t *testing.T) (url string, received *atomic.Int64) {
 	received = &atomic.Int64{}
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {

@@ -12,20 +12,20 @@ import (
 	"github.com/ampbridge/ampbridge/test/tools"
 )
 
-// TestMovesLoseNothing: a session cannot be renewed, and in the middle of the move that follows the sidecar
-// ends, at moments when a new process knows less than the old one did, or all of AWS is away. AMP is slow,
-// so that Prometheus always has samples that are not sent yet, and a block that is taken away too early
-// loses them.
+// TestMovesLoseNothing tests moves from sigv4 to the relay with a second fault. A session cannot be renewed,
+// so the move begins. In the middle of it the sidecar ends, at moments when a new process knows less than the
+// old one, or all of AWS fails. AMP is slow, so Prometheus always has unsent samples, and would lose them if
+// a block was removed too early.
 func TestMovesLoseNothing(t *testing.T) {
 	t.Parallel()
 	const life = 30 * time.Second
 	both := func(p *barepod.Pod) bool { return p.Served("sigv4:") && p.Served("password_file:") }
 	for _, c := range []struct {
 		name string
-		// spoil happens during the outage of STS.
+		// spoil causes the second fault during the outage of STS.
 		spoil func(t *testing.T, p *barepod.Pod)
 	}{
-		{"as soon as the move has begun", func(t *testing.T, p *barepod.Pod) {
+		{"immediately after the start of the move", func(t *testing.T, p *barepod.Pod) {
 			for begun := time.Now(); !both(p); time.Sleep(time.Millisecond) {
 				if time.Since(begun) > life {
 					t.Fatal("the move has not begun within a session's life")
@@ -45,8 +45,8 @@ func TestMovesLoseNothing(t *testing.T) {
 			p.Sidecar.Kill(t)
 		}},
 		{"stays, but nothing of AWS can be reached when the move is due", func(_ *testing.T, p *barepod.Pod) {
-			// A little before and after two thirds. The block with sigv4 must have the time to send what
-			// waits for it: with a session of hours it has more than an hour.
+			// From shortly before to shortly after two thirds. The block with sigv4 needs time to send its
+			// waiting samples; with a session of several hours it has more than an hour.
 			time.Sleep(life * 6 / 10)
 			stop := p.Fail("*", awstest.Refuse)
 			time.Sleep(life / 10)

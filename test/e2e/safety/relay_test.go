@@ -17,8 +17,7 @@ import (
 
 var killFor = flag.Duration("kill-for", time.Minute, "how long the sidecar is killed every ten seconds")
 
-// TestKilledEveryTenSeconds: the sidecar, which relays, is killed every ten seconds, and every scrape
-// arrives.
+// TestKilledEveryTenSeconds kills the sidecar, which relays, every ten seconds. Every scrape must arrive.
 func TestKilledEveryTenSeconds(t *testing.T) {
 	t.Parallel()
 	site := barepod.New(t)
@@ -33,9 +32,9 @@ func TestKilledEveryTenSeconds(t *testing.T) {
 	t.Logf("killed %d times: %d scrapes, all of them in the workspace", p.Sidecar.Restarts(), n)
 }
 
-// TestInvalidConfigurationForThreeSessions: the user's configuration cannot be loaded for three lives
-// of a session, and Prometheus signs. No write is refused, because it moves to the relay, and the
-// user's own files are away for one swap only.
+// TestInvalidConfigurationForThreeSessions uses a configuration that cannot be loaded for three session
+// lifetimes, while Prometheus signs. No write is refused, because Prometheus moves to the relay. For this
+// single move the user's own files are replaced once.
 func TestInvalidConfigurationForThreeSessions(t *testing.T) {
 	t.Parallel()
 	site := barepod.New(t)
@@ -53,7 +52,7 @@ func TestInvalidConfigurationForThreeSessions(t *testing.T) {
 		v, ok := p.Metric("prometheus_config_last_reload_successful")
 		return ok && v == 0
 	})
-	// Each change of the metric from now on, as close as it can be seen.
+	// Record each change of the metric from now on, as exactly as possible.
 	ctx, stop := context.WithCancel(t.Context())
 	var swaps []time.Duration // how long each period with a loaded configuration was
 	var watching sync.WaitGroup
@@ -82,8 +81,8 @@ func TestInvalidConfigurationForThreeSessions(t *testing.T) {
 		t.Error("the user's own configuration is not served in the end")
 	}
 	n := p.EventuallyDelivered(t, 1)
-	// The relay's block begins before the other one ends, so AMP gets some samples twice, and refuses
-	// the repetitions. All samples are there, as was just seen.
+	// The relay's block starts before the other block ends. So AMP gets some samples twice and refuses the
+	// repeated ones. The check above has shown that all samples have arrived.
 	repeated := p.Refused()
 	for _, write := range repeated {
 		if write.Status != http.StatusBadRequest || !strings.Contains(write.Reason, "out of order") {

@@ -15,8 +15,8 @@ import (
 	"github.com/ampbridge/ampbridge/test/testkit"
 )
 
-// TestPrometheusStartsWhateverSTSDoes: whatever STS does while a pod starts, Prometheus comes up with
-// the relay's block, and what it scraped meanwhile arrives once STS recovers.
+// TestPrometheusStartsWhateverSTSDoes starts a pod during each fault of STS. Prometheus must start with the
+// relay's block. What it scrapes during the fault must arrive after STS recovers.
 func TestPrometheusStartsWhateverSTSDoes(t *testing.T) {
 	e := env.StartSynced(t, env.Options{})
 	begun := time.Now()
@@ -39,8 +39,8 @@ func TestPrometheusStartsWhateverSTSDoes(t *testing.T) {
 			p := e.StartPrometheus(t, env.Chart{Name: name, Config: env.ScrapeSelf(name, "")})
 			took := p.EventuallyReady(t, begun)
 			t.Logf("%-10s ready after %.1f s", fault.name, took.Seconds())
-			// The promise is 5 s more than without; twice the baseline leaves room
-			// for a busy machine.
+			// The promise is at most 5 s more than without injection. Twice the baseline allows for a busy
+			// machine.
 			if limit := 2*baseline + 5*time.Second; took > limit {
 				t.Errorf("ready after %s, more than %s", took, limit)
 			}
@@ -59,9 +59,9 @@ func TestPrometheusStartsWhateverSTSDoes(t *testing.T) {
 	}
 }
 
-// TestNoSampleIsLostWhateverSTSDoes: the same faults while Prometheus runs, with a reload each second
-// and the user's own remote_write beside ours. No reload fails, nothing
-// restarts, and not one sample is lost.
+// TestNoSampleIsLostWhateverSTSDoes has the same faults while Prometheus runs, with a reload every second and
+// the user's own remote_write in addition to ampbridge's. No reload fails, nothing restarts, and no sample is
+// lost.
 func TestNoSampleIsLostWhateverSTSDoes(t *testing.T) {
 	e := env.StartSynced(t, env.Options{})
 	url, received := sink(t)
@@ -77,8 +77,7 @@ func TestNoSampleIsLostWhateverSTSDoes(t *testing.T) {
 	var reloading sync.WaitGroup
 	reloading.Go(func() {
 		for ctx.Err() == nil {
-			// A server that is being killed on purpose cannot answer: that is no
-			// failed reload, but an HTTP status is.
+			// A server that the test kills cannot answer. That is not a failed reload, but an HTTP status is.
 			if err := env.Reload(ctx, p.Object); err != nil && strings.Contains(err.Error(), "/-/reload: ") {
 				t.Errorf("reload: %v", err)
 			}
@@ -87,8 +86,8 @@ func TestNoSampleIsLostWhateverSTSDoes(t *testing.T) {
 	})
 	for _, fault := range faults {
 		stop := fault.start(e)
-		// Longer than any call's time-out, so that reloads meet the fault in
-		// every state of the sidecar; and a change of the user's in the middle.
+		// This is longer than the timeout of any call, so reloads happen in every state of the sidecar. In
+		// the middle the user changes the configuration.
 		time.Sleep(4 * time.Second)
 		if err := e.SetConfig(
 			t.Context(),
@@ -104,8 +103,7 @@ func TestNoSampleIsLostWhateverSTSDoes(t *testing.T) {
 	if v := samplesLost(t, p); v != 0 {
 		t.Errorf("%v samples failed", v)
 	}
-	// All that was scraped until now has to arrive; a scrape takes a moment to
-	// be sent.
+	// All samples scraped until now must arrive. It takes a moment until a scrape is sent.
 	taken := scraped(t, p, since)
 	p.Eventually(t, "every scraped sample", func() bool { return p.Arrived(t) >= taken })
 	t.Logf("%d scrapes during four faults, all arrived", taken)
@@ -113,8 +111,8 @@ func TestNoSampleIsLostWhateverSTSDoes(t *testing.T) {
 		t.Error("the user's own remote_write received nothing")
 	}
 
-	// A container restart in the middle of an outage comes up at once: with its
-	// block, since the session is still valid.
+	// A container that restarts during an outage is ready immediately and has its block, because the session
+	// is still valid.
 	stop := e.Cloud.Fail("sts:*", awstest.Hang).Stop
 	defer stop()
 	for _, container := range []string{env.ServerContainer, "ampbridge-config"} {
@@ -130,9 +128,8 @@ func TestNoSampleIsLostWhateverSTSDoes(t *testing.T) {
 	p.CheckUnharmed(t, 1)
 }
 
-// TestSetUpByHandFailsWithSTS sets up remote_write as guides do: a projected token, AWS_ROLE_ARN
-// and sigv4 in the configuration, no sidecar. It is not a test of ampbridge, but
-// of the reason for it.
+// TestSetUpByHandFailsWithSTS configures remote_write as guides do: a projected token, AWS_ROLE_ARN and sigv4
+// in the configuration, without a sidecar. It does not test ampbridge, but shows why ampbridge is needed.
 func TestSetUpByHandFailsWithSTS(t *testing.T) {
 	e := env.StartSynced(t, env.Options{})
 	url, _ := sink(t)
@@ -205,7 +202,7 @@ func TestSetUpByHandFailsWithSTS(t *testing.T) {
 			t.Error("a reload without STS succeeded: the sidecar may no longer be needed")
 		}
 		stop()
-		_ = env.Reload(t.Context(), p.Object) // the server dies while it answers
+		_ = env.Reload(t.Context(), p.Object) // the server ends while it answers
 		p.Eventually(t, "Prometheus to panic at the reload after the failed one", func() bool { return p.Server().Restarts() > 0 })
 		if logs := p.Server().Logs(); !strings.Contains(logs, "panic: duplicate metrics collector registration attempted") {
 			t.Error("Prometheus ended, but not with the panic that is known")

@@ -1,6 +1,6 @@
-// Package sidecarfaults_test plays the sidecar's own faults and the pods that
-// are hard to serve, and prints what each does to a real Prometheus. A row that
-// harms Prometheus beyond what it says fails the test.
+// Package sidecarfaults_test tests faults of the sidecar itself and pods that are difficult to inject. It
+// prints the effect of each on a real Prometheus. A row fails the test if it harms Prometheus more than it
+// documents.
 //
 //	go test ./test/e2e/sidecarfaults -v
 package sidecarfaults_test
@@ -29,12 +29,11 @@ import (
 
 func TestMain(m *testing.M) { kubelet.Main(m) }
 
-// held is the outcome for which nothing in the pod can be made responsible: an
-// init container that does not start holds the pod's other containers.
+// held is the result for which nothing in the pod can be responsible: an init container that does not start
+// blocks the pod's other containers.
 const held = "not started: held in init, the circuit breaker's case"
 
-// faults are the rows, in the table's order. Each returns what happened to
-// Prometheus.
+// faults are the rows in the table's order. Each function returns what happened to Prometheus.
 var faults = []struct {
 	name string
 	play func(*testing.T, *env.Env) string
@@ -49,7 +48,7 @@ var faults = []struct {
 	{"Prometheus runs as root", root},
 	{"arbitrary user id, as OpenShift gives", arbitrary},
 	{"other init containers and sidecars", neighbours},
-	// Last, because the double's clock is everybody's.
+	// This is the last row, because all rows share the double's clock.
 	{"clocks two hours apart at the start", skewed},
 }
 
@@ -78,8 +77,8 @@ func killed(t *testing.T, e *env.Env) string {
 	return "not restarted, no failed reload, samples go on"
 }
 
-// hanging stops the process, which then has no new heartbeat, and makes the last
-// one old instead of waiting.
+// hanging stops the process, so it writes no new heartbeat. It makes the last heartbeat old instead of
+// waiting.
 func hanging(t *testing.T, e *env.Env) string {
 	p := start(t, e, "hanging", nil)
 	p.ready()
@@ -112,13 +111,12 @@ func absent(t *testing.T, e *env.Env) string {
 		waiting := p.Sidecar().Status().State.Waiting
 		return waiting != nil && waiting.Reason == "ErrImagePull"
 	})
-	time.Sleep(2 * time.Second) // several starts of a pod that is not held
+	time.Sleep(2 * time.Second) // as long as several starts of a pod that is not blocked
 	p.held()
 	return held
 }
 
-// startWith runs a pod whose sidecar has that image, by a policy that lasts as
-// long as the row.
+// startWith runs a pod with that sidecar image, by a policy that exists only during the row.
 func startWith(t *testing.T, e *env.Env, name, image string) *subject {
 	t.Helper()
 	testkit.Must(t, e.SetPolicy(e.Policy()+"sidecar: {image: "+image+"}\n"))
@@ -130,8 +128,8 @@ func startWith(t *testing.T, e *env.Env, name, image string) *subject {
 	return p
 }
 
-// createWith makes pods until the webhook has read the policy that gives that
-// image, and returns the one that has it.
+// createWith creates pods until the webhook has read the policy with that image, and returns the pod that has
+// it.
 func createWith(t *testing.T, e *env.Env, name, image string) *subject {
 	t.Helper()
 	deadline := time.Now().Add(testkit.Timeout)
@@ -189,8 +187,7 @@ func portTaken(t *testing.T, e *env.Env) string {
 	var taker sync.WaitGroup
 	defer taker.Wait()
 	defer release()
-	// Pods share the host's network here: until this test gets the port, it is
-	// another test's sidecar that has it.
+	// Pods share the host's network here. Until this test gets the port, the sidecar of another test has it.
 	taker.Go(func() { take(ctx, ":9095") })
 	p := start(t, e, "port-taken", nil)
 	p.ready()
@@ -216,8 +213,8 @@ func take(ctx context.Context, address string) {
 	}
 }
 
-// The containers have no capabilities, so that the directory's mode holds for
-// them whoever runs the test. It fails writes as a full volume does.
+// The containers have no capabilities, so the directory's mode applies to them, whichever user runs the test.
+// Writes fail as on a full volume.
 func unwritable(t *testing.T, e *env.Env) string {
 	p := start(t, e, "unwritable", nil)
 	p.ready()
@@ -242,7 +239,7 @@ func unwritable(t *testing.T, e *env.Env) string {
 		return p.hasBlock() && strings.Contains(env.LoadedConfig(t.Context(), p.Object), "scrape_interval: 2s")
 	})
 	p.unharmed()
-	return "runs on with the last configuration, samples go on; the change is live once there is room"
+	return "runs on with the last configuration, samples go on; the change is live when there is space"
 }
 
 func root(t *testing.T, e *env.Env) string {
@@ -300,7 +297,7 @@ func neighbours(t *testing.T, e *env.Env) string {
 		t.Errorf("the other init container ended with %v, want one 0", codes)
 	}
 	p.unharmed()
-	return "ready, samples; the others start and stay, after the sidecar"
+	return "ready, samples; the others start after the sidecar and keep running"
 }
 
 func skewed(t *testing.T, e *env.Env) string {

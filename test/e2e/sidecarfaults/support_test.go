@@ -17,8 +17,8 @@ type subject struct {
 	*env.Prometheus
 }
 
-// create makes a pod whose Prometheus scrapes itself under a job of the pod's
-// name, without running it.
+// create creates a pod with a Prometheus that scrapes itself, with the pod's name as job. It does not run the
+// pod.
 func create(t *testing.T, e *env.Env, name string, change func(*corev1.Pod)) *subject {
 	t.Helper()
 	p, err := e.CreatePrometheus(t.Context(), env.Chart{Name: name, Config: env.ScrapeSelf(name, ""), Change: change})
@@ -29,7 +29,7 @@ func create(t *testing.T, e *env.Env, name string, change func(*corev1.Pod)) *su
 	return &subject{t, p}
 }
 
-// start creates a pod and runs it; it ends with the row.
+// start creates a pod and runs it until the row ends.
 func start(t *testing.T, e *env.Env, name string, change func(*corev1.Pod)) *subject {
 	t.Helper()
 	p := create(t, e, name, change)
@@ -60,14 +60,13 @@ func (p *subject) flowing() {
 	p.EventuallyArrives(p.T)
 }
 
-// unharmed fails the row if Prometheus is not ready, ever restarted, or refused
-// a configuration.
+// unharmed fails the row if Prometheus is not ready, was restarted, or refused a configuration.
 func (p *subject) unharmed() {
 	p.Helper()
 	p.CheckUnharmed(p.T, 0)
 }
 
-// held fails the row if Prometheus was started in spite of its sidecar.
+// held fails the row if Prometheus was started without its sidecar.
 func (p *subject) held() {
 	p.Helper()
 	if p.Server().Running() || p.Server().Restarts() > 0 || len(p.Server().ExitCodes()) > 0 {

@@ -1,6 +1,5 @@
-// Package tokens_test shows real Kubernetes tokens to AWS's double, and signed
-// and badly signed samples to a workspace: what sync set up lets in exactly
-// what the policy grants.
+// Package tokens_test sends real Kubernetes tokens to AWS's double, and correctly and wrongly signed samples
+// to a workspace. What sync has created must allow exactly what the policy grants.
 package tokens_test
 
 import (
@@ -31,9 +30,8 @@ const (
 	roleARN  = "arn:aws:iam::" + env.AccountID + ":role/ampbridge/" + env.ClusterName + "/ampbridge." + env.ClusterName + ".central"
 )
 
-// TestTokens is the matrix: one token that is right, and every near miss with
-// the code and the message that AWS has for it. An EKS issuer, and an AKS one,
-// whose trailing slash counts.
+// TestTokens is a matrix: one correct token, and all almost correct ones with AWS's error code and message.
+// It runs with an EKS issuer and with an AKS issuer, in which the trailing slash matters.
 func TestTokens(t *testing.T) {
 	for platform, issuer := range map[string]string{
 		"EKS": "https://oidc.eks.eu-west-1.amazonaws.com/id/0123456789ABCDEF0123456789ABCDEF",
@@ -58,12 +56,12 @@ func matrix(t *testing.T, e *env.Env) {
 		return token
 	}
 	subject := "system:serviceaccount:" + env.Namespace + ":" + env.ServiceAccount
-	// A cluster that the world can reach, but that no provider names.
+	// An issuer that is reachable, but that no provider names.
 	stranger := awstest.NewSigner("https://oidc.eks.eu-west-1.amazonaws.com/id/FFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFF", jose.RS256)
 	if _, err := e.Cloud.RegisterIssuer(stranger.Issuer, stranger, awstest.PublicCA); err != nil {
 		t.Fatal(err)
 	}
-	// The right issuer in the token, but not its key.
+	// The token has the right issuer, but another key.
 	forger := awstest.NewSigner(e.Cluster.Issuer, jose.RS256)
 	slashed := awstest.NewSigner(toggleSlash(e.Cluster.Issuer), jose.RS256)
 
@@ -90,7 +88,7 @@ func matrix(t *testing.T, e *env.Env) {
 	testkit.Must(t, err)
 	writes(ctx, t, e, session)
 
-	// Last, because the clock of the double does not go back.
+	// This is last, because the double's clock cannot go back.
 	e.Cloud.Advance(2 * time.Hour)
 	_, err = assume(ctx, e, right)
 	expect(t, "expired", err, "ExpiredTokenException", "Token expired: current date/time")
@@ -122,7 +120,7 @@ func expect(t *testing.T, name string, err error, code, message string) {
 	}
 }
 
-// assume is what the sidecar does, with the SDK alone: an unsigned call.
+// assume does what the sidecar does, only with the SDK: an unsigned call.
 func assume(ctx context.Context, e *env.Env, token string) (awstest.Credentials, error) {
 	client := sts.New(sts.Options{Region: env.Region, BaseEndpoint: &e.Cloud.URL, Retryer: aws.NopRetryer{}})
 	out, err := client.AssumeRoleWithWebIdentity(ctx, &sts.AssumeRoleWithWebIdentityInput{
@@ -135,8 +133,7 @@ func assume(ctx context.Context, e *env.Env, token string) (awstest.Credentials,
 	return awstest.Credentials{AccessKeyID: *c.AccessKeyId, SecretAccessKey: *c.SecretAccessKey, SessionToken: *c.SessionToken}, nil
 }
 
-// writes sends one sample in every way that must fail, and then in the one
-// that must not.
+// writes sends one sample in every way that must fail, and then in the way that must work.
 func writes(ctx context.Context, t *testing.T, e *env.Env, valid awstest.Credentials) {
 	forged, tokenless := valid, valid
 	forged.SecretAccessKey = strings.Repeat("x", 40)
@@ -150,7 +147,7 @@ func writes(ctx context.Context, t *testing.T, e *env.Env, valid awstest.Credent
 		{"unsigned", nil, e.Workspace},
 		{"signed with another secret", &forged, e.Workspace},
 		{"without the session token", &tokenless, e.Workspace},
-		{"keys that nobody issued", &awstest.Credentials{AccessKeyID: "ASIAXXXXXXXXXXXXXXXX", SecretAccessKey: "x", SessionToken: "y"},
+		{"keys that were never issued", &awstest.Credentials{AccessKeyID: "ASIAXXXXXXXXXXXXXXXX", SecretAccessKey: "x", SessionToken: "y"},
 			e.Workspace},
 		{"for another workspace", &valid, elsewhere},
 	} {
@@ -162,14 +159,14 @@ func writes(ctx context.Context, t *testing.T, e *env.Env, valid awstest.Credent
 		t.Errorf("%d series stored by writes that were refused", n)
 	}
 	if status, body := write(ctx, t, e, e.Workspace, &valid, "e2e_right"); status/100 != 2 {
-		t.Errorf("a right write: status %d: %s", status, body)
+		t.Errorf("a correct write: status %d: %s", status, body)
 	}
 	if n := stored(ctx, t, e, e.Workspace); n != 1 {
-		t.Errorf("%d series stored by a right write, want 1", n)
+		t.Errorf("%d series stored by a correct write, want 1", n)
 	}
 }
 
-// stored counts the series that this test got into a workspace.
+// stored returns how many series of this test are in a workspace.
 func stored(ctx context.Context, t *testing.T, e *env.Env, w *awstest.Workspace) int {
 	t.Helper()
 	samples, err := e.Cloud.Query(ctx, w.ID, `count_over_time({__name__=~"e2e_.+"}[1h])`)

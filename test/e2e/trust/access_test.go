@@ -29,9 +29,9 @@ const writeAction = "aps:RemoteWrite"
 
 var queryActions = []string{"aps:QueryMetrics", "aps:GetSeries", "aps:GetLabels", "aps:GetMetricMetadata"}
 
-// permits compares what roles of a generated policy may do with what the policy says of
-// each destination, for both kinds of access, also while the boundary allows no query. It
-// returns how many actions were permitted.
+// permits compares what the roles of a generated policy allow with each destination's access in the policy,
+// for both kinds of access, also while the boundary allows no query. It returns how many actions were
+// allowed.
 func (d drawn) permits(t *testing.T, n int, p *policy.Policy, found plan.Account, random *rand.Rand) (permitted int) {
 	t.Helper()
 	unbounded := map[string]string{}
@@ -61,8 +61,8 @@ func (d drawn) permits(t *testing.T, n int, p *policy.Policy, found plan.Account
 		for _, to := range p.Destinations {
 			for _, action := range slices.Concat([]string{writeAction, "aps:DeleteWorkspace", "aps:PutResourcePolicy"}, queryActions) {
 				says := slices.Contains(d.access[to.Name], action)
-				// A destination that may be written to has no query yet; one that may only be
-				// queried has no new subject that could use what its role may do.
+				// With an old boundary, a destination with write access does not allow queries yet. A
+				// destination with only query access gets no new subject that could use its role.
 				waits := action != writeAction && unbounded[to.Name] != "" && slices.Contains(d.access[to.Name], writeAction)
 				want, got := says && !waits && to.Name == c.Destination, allows(document, action, to)
 				if got != want {
@@ -81,7 +81,7 @@ func (d drawn) permits(t *testing.T, n int, p *policy.Policy, found plan.Account
 	return permitted
 }
 
-// reach returns what AMP answers to a session, by path.
+// reach returns AMP's answers to a session, by path.
 func (m *member) reach(destination int, serviceAccount string) map[string]int {
 	m.Helper()
 	d, namespace := m.policy.Destinations[destination], string(m.policy.Grants[0].Namespaces[0])
@@ -114,7 +114,7 @@ func (m *member) reach(destination int, serviceAccount string) map[string]int {
 		text, err := io.ReadAll(response.Body)
 		m.must(response.Body.Close(), err)
 		if statuses[call.path] = response.StatusCode; response.StatusCode/100 == 2 {
-			statuses[call.path] = http.StatusOK // a write is answered 204
+			statuses[call.path] = http.StatusOK // the answer to a write is 204
 		} else if response.StatusCode != http.StatusForbidden {
 			m.Errorf("%s: %s %s", call.path, response.Status, text)
 		}
@@ -122,15 +122,15 @@ func (m *member) reach(destination int, serviceAccount string) map[string]int {
 	return statuses
 }
 
-// answers is what AMP answers to writes and to queries.
+// answers returns AMP's expected answers to writes and to queries.
 func answers(writes, reads int) map[string]int {
 	return map[string]int{"remote_write": writes, "query": reads, "query_range": reads, "series": reads, "labels": reads,
 		"label/job/values": reads, "metadata": reads}
 }
 
-// A reader gets its answers and cannot write, a writer cannot read, and who may do both can
-// do both. Before that, sync tells an installation of writers to run bootstrap again, and
-// the writers stay as they are.
+// A reader can query but not write, a writer can write but not query, and an account with both can do both.
+// Before that, sync reports to an installation with only writers that bootstrap must run again, and the
+// writers stay unchanged.
 func TestReadersAndWriters(t *testing.T) {
 	namespace(t, "readers", "prometheus", "grafana", "both")
 	for name, scope := range scopes {
@@ -189,9 +189,9 @@ trust: {`).Replace(old)
 			t.Errorf("%s: the reader has a role already", sees)
 		}
 		if diff := cmp.Diff(answers(200, 403), m.reach(both, "both")); diff != "" {
-			t.Errorf("%s, who may do both (-want +got):\n%s", sees, diff)
+			t.Errorf("%s, an account with both (-want +got):\n%s", sees, diff)
 		}
-		m.confine() // as bootstrap would: sync may read the boundary now, which is still the old one
+		m.confine() // as after bootstrap: sync can read the boundary, which is still the old one
 	}
 
 	bootstrap()
@@ -210,7 +210,7 @@ trust: {`).Replace(old)
 		}
 	}
 
-	// The boundary decides, whatever a role's own document says.
+	// The boundary limits a role, whatever the role's own document allows.
 	_, err := admin.PutRolePolicy(t.Context(), &iam.PutRolePolicyInput{
 		RoleName: aws.String(m.roleOf(reader, "grafana").RoleName()), PolicyName: aws.String("wide"),
 		PolicyDocument: aws.String(`{"Version":"2012-10-17","Statement":{"Effect":"Allow","Action":"aps:*","Resource":"*"}}`),

@@ -27,15 +27,15 @@ const (
 	thumbprint = "9e99a48a9960b14926bb7f3b02e22da2b0ab7280"
 )
 
-// denied tells whether the caller's own policies refused the call: no fault, no
-// complaint about its parameters.
+// denied reports whether the caller's own policies refused the call. It is false for faults and for invalid
+// parameters.
 func denied(err error) bool {
 	var answer smithy.APIError
 	return errors.As(err, &answer) && answer.ErrorCode() == "AccessDenied" &&
 		strings.Contains(answer.ErrorMessage(), "is not authorized to perform: ")
 }
 
-// thief has credentials, and knows the account by heart.
+// thief is an attacker with stolen credentials and full knowledge of the account.
 type thief struct {
 	ctx context.Context
 	iam *iam.Client
@@ -148,41 +148,41 @@ var (
 	theirs = []string{plan.TagOwner, policy.Owner("dev2", otherIssuer)}
 )
 
-// ways are those up. The role "admin" is an administrator's and lets the account
-// in; "twin" stands for the roles of another cluster of the same name, which lie
-// on the same path; dev2 is another cluster.
+// ways are attempts to gain more permissions. The role "admin" belongs to an administrator and can be assumed
+// from the account. "twin" belongs to another cluster with the same name, so it is on the same path. dev2 is
+// another cluster.
 var ways = []struct {
 	name string
 	try  func(t thief) error
 }{
 	{"a role without a boundary", func(t thief) error { return t.create(lawful, "ampbridge.dev.evil", "", ours...) }},
 	{"a role with another boundary", func(t thief) error { return t.create(lawful, "ampbridge.dev.evil", otherBound, ours...) }},
-	{"a role with a boundary of AWS's", func(t thief) error {
+	{"a role with an AWS managed policy as boundary", func(t thief) error {
 		return t.create(lawful, "ampbridge.dev.evil", "aws:policy/AmazonPrometheusQueryAccess", ours...)
 	}},
-	{"a role of nobody's", func(t thief) error { return t.create(lawful, "ampbridge.dev.evil", bounded) }},
-	{"a role in another cluster's name", func(t thief) error { return t.create(lawful, "ampbridge.dev.evil", bounded, theirs...) }},
+	{"a role without an owner", func(t thief) error { return t.create(lawful, "ampbridge.dev.evil", bounded) }},
+	{"a role with another cluster as owner", func(t thief) error { return t.create(lawful, "ampbridge.dev.evil", bounded, theirs...) }},
 	{"a role outside the path", func(t thief) error { return t.create("/", "ampbridge.dev.evil", bounded, ours...) }},
 	{"a role on another cluster's path", func(t thief) error {
 		return t.create("/ampbridge/dev2/", "ampbridge.dev2.evil", bounded, ours...)
 	}},
-	{"a role of our name on another cluster's path", func(t thief) error {
+	{"a role of the own name on another cluster's path", func(t thief) error {
 		return t.create("/ampbridge/dev2/", "ampbridge.dev.evil", bounded, ours...)
 	}},
 	{
-		"a role of another cluster's name on our path",
+		"a role of another cluster's name on the own path",
 		func(t thief) error { return t.create(lawful, "ampbridge.dev2.evil", bounded, ours...) },
 	},
-	{"a role of another cluster's service account on our path", func(t thief) error {
+	{"a role of another cluster's service account on the own path", func(t thief) error {
 		return t.create(lawful, "ampbridge.dev2.central.monitoring.prometheus", bounded, ours...)
 	}},
-	{"a role of any name below one of ours", func(t thief) error {
+	{"a role of any name below an own role", func(t thief) error {
 		return t.create(lawful+"ampbridge.dev.x/", "ampbridge.dev2.evil2", bounded, ours...)
 	}},
 	{"dots in the path", func(t thief) error {
 		return t.create(lawful+"../dev2/", "ampbridge.dev.evil3", bounded, ours...)
 	}},
-	{"dots in the path, below one of ours", func(t thief) error {
+	{"dots in the path, below an own role", func(t thief) error {
 		return t.create(lawful+"ampbridge.dev.x/../../dev2/", "ampbridge.dev2.evil4", bounded, ours...)
 	}},
 	{"an empty part in the path", func(t thief) error { return t.create(lawful+"/", "ampbridge.dev.evil5", bounded, ours...) }},
@@ -191,7 +191,7 @@ var ways = []struct {
 	{"the name in capitals", func(t thief) error { return t.create(lawful, "AMPBRIDGE.DEV.EVIL8", bounded, ours...) }},
 
 	{"the boundary replaced", func(t thief) error { return t.bound("ampbridge.dev.central", otherBound) }},
-	{"the boundary replaced by one of AWS's", func(t thief) error {
+	{"the boundary replaced by an AWS managed policy", func(t thief) error {
 		return t.bound("ampbridge.dev.central", "aws:policy/AmazonPrometheusQueryAccess")
 	}},
 	{"a boundary on an administrator's role", func(t thief) error { return t.bound("admin", bounded) }},
@@ -205,22 +205,22 @@ var ways = []struct {
 	{"permissions of an administrator's role", func(t thief) error { return t.permit("admin") }},
 	{"permissions of another cluster's role", func(t thief) error { return t.permit("ampbridge.dev2.central") }},
 	{"permissions of a twin's role", func(t thief) error { return t.permit("ampbridge.dev.twin") }},
-	{"permissions of a role of ours without a boundary", func(t thief) error { return t.permit("ampbridge.dev.unbound") }},
+	{"permissions of an own role without a boundary", func(t thief) error { return t.permit("ampbridge.dev.unbound") }},
 	{"trust of an administrator's role", func(t thief) error { return t.trust("admin") }},
 	{"trust of another cluster's role", func(t thief) error { return t.trust("ampbridge.dev2.central") }},
 	{"trust of a twin's role", func(t thief) error { return t.trust("ampbridge.dev.twin") }},
-	{"trust of a role of our name elsewhere", func(t thief) error { return t.trust("ampbridge.dev.elsewhere") }},
+	{"trust of a role of the own name elsewhere", func(t thief) error { return t.trust("ampbridge.dev.elsewhere") }},
 	{"tags of an administrator's role", func(t thief) error { return t.tag("admin", ours...) }},
 	{"tags of another cluster's role", func(t thief) error { return t.tag("ampbridge.dev2.central", ours...) }},
 	{"a twin's role claimed", func(t thief) error { return t.tag("ampbridge.dev.twin", ours...) }},
 	{"an own role given away", func(t thief) error { return t.tag("ampbridge.dev.central", theirs...) }},
-	{"a tag by which others give rights, on a role of ours", func(t thief) error {
+	{"a tag from which others derive permissions, on an own role", func(t thief) error {
 		return t.tag("ampbridge.dev.central", append(slices.Clone(ours), "team", "admins")...)
 	}},
 	{"such a tag on a new role", func(t thief) error {
 		return t.create(lawful, "ampbridge.dev.evil9", bounded, append(slices.Clone(ours), "team", "admins")...)
 	}},
-	{"a tag that begins like ours", func(t thief) error {
+	{"a tag that begins like the own tags", func(t thief) error {
 		return t.tag("ampbridge.dev.central", append(slices.Clone(ours), "ampbridge.io/team", "admins")...)
 	}},
 	{"such a tag on the provider", func(t thief) error {
@@ -244,11 +244,11 @@ var ways = []struct {
 	{"another sync's role assumed", func(t thief) error { return t.assume("ampbridge/dev2/ampbridge.dev2.central") }},
 
 	{"another provider", func(t thief) error { return t.register(newIssuer, ours...) }},
-	{"a provider below our issuer", func(t thief) error { return t.register(ownIssuer+"/x", ours...) }},
-	{"a provider of our issuer with a slash", func(t thief) error { return t.register(ownIssuer+"/", ours...) }},
+	{"a provider below the own issuer", func(t thief) error { return t.register(ownIssuer+"/x", ours...) }},
+	{"a provider of the own issuer with a slash", func(t thief) error { return t.register(ownIssuer+"/", ours...) }},
 	{"an audience of an administrator's provider", func(t thief) error { return t.audience(adminsIssuer) }},
 	{"an audience of another cluster's provider", func(t thief) error { return t.audience(otherIssuer) }},
-	{"an audience taken away", func(t thief) error {
+	{"an audience removed", func(t thief) error {
 		_, err := t.iam.RemoveClientIDFromOpenIDConnectProvider(
 			t.ctx,
 			&iam.RemoveClientIDFromOpenIDConnectProviderInput{
@@ -275,7 +275,7 @@ var ways = []struct {
 		return err
 	}},
 
-	{"a managed policy made", func(t thief) error {
+	{"a managed policy created", func(t thief) error {
 		_, err := t.iam.CreatePolicy(t.ctx, &iam.CreatePolicyInput{PolicyName: aws.String("evil"), PolicyDocument: aws.String(everything)})
 		return err
 	}},
@@ -283,7 +283,7 @@ var ways = []struct {
 		_, err := t.iam.DeletePolicy(t.ctx, &iam.DeletePolicyInput{PolicyArn: aws.String("arn:aws:iam::" + bounded)})
 		return err
 	}},
-	// Last, because the administrator's turn takes things away.
+	// These are last, because the administrator's calls delete things.
 	{"the boundary removed", func(t thief) error {
 		_, err := t.iam.DeleteRolePermissionsBoundary(
 			t.ctx,
@@ -318,7 +318,7 @@ var ways = []struct {
 	}},
 }
 
-// house is an account with two clusters in sync, and what an administrator keeps.
+// house returns an account with two clusters in sync and with an administrator's own roles and providers.
 func house(t *testing.T) (f *fixture, account *awstest.Account, dev *member) {
 	t.Helper()
 	namespace(t, "exactly", "prometheus")
@@ -355,7 +355,7 @@ func TestNoWayUp(t *testing.T) {
 		t.Errorf("something was changed (-want +got):\n%s", diff)
 	}
 	t.Logf("%d ways", len(ways))
-	// The calls are such that they would do: nobody denies them to an administrator.
+	// All calls are valid: an administrator can make them.
 	admin := f.thief(dev, account.AdminCredentials())
 	for _, way := range ways {
 		if err := way.try(admin); denied(err) {
@@ -364,8 +364,8 @@ func TestNoWayUp(t *testing.T) {
 	}
 }
 
-// What the permissions do allow a thief leads to a role that the boundary holds:
-// it writes metrics, and does nothing else.
+// What the permissions allow an attacker leads to a role within the boundary, which can write metrics and
+// nothing else.
 func TestWhatAThiefGetsIsBounded(t *testing.T) {
 	f, account, dev := house(t)
 	who, err := sts.NewFromConfig(f.cloud.Config(dev.creds, region)).GetCallerIdentity(t.Context(), &sts.GetCallerIdentityInput{})
@@ -407,8 +407,7 @@ func TestWhatAThiefGetsIsBounded(t *testing.T) {
 	}
 }
 
-// Of all that IAM can be asked, on whatever it may concern, the permissions
-// allow what is listed here.
+// Of all operations of IAM, on any resource, the permissions allow only those listed here.
 func TestOperationsThatAreAllowed(t *testing.T) {
 	p, err := policy.Parse([]byte(policyText("dev", accountID, "exactly")))
 	testkit.Must(t, err)
@@ -444,7 +443,7 @@ func TestOperationsThatAreAllowed(t *testing.T) {
 		"arn:aws:aps:eu-west-1:" + accountID + ":rulegroupsnamespace/ws-0001/rules",
 		"arn:aws:aps:eu-west-1:" + accountID + ":scraper/s-1",
 	}
-	// The most that a caller can put into a request, and the best tags there are.
+	// These are the most permissive condition keys and the best tags that a request can have.
 	keys := map[string]string{
 		"iam:permissionsboundary":                           "arn:aws:iam::" + bounded,
 		"aws:requesttag/" + strings.ToLower(plan.TagOwner):  policy.Owner("dev", ownIssuer),
@@ -512,7 +511,7 @@ func TestOperationsThatAreAllowed(t *testing.T) {
 	if diff := cmp.Diff(want, allowed(own)); diff != "" {
 		t.Errorf("on its own (-want +got):\n%s", diff)
 	}
-	// Roles on the cluster's path may be looked at, whoever's they are.
+	// Roles on the cluster's path can be read, whatever their owner is.
 	if diff := cmp.Diff(
 		[]string{
 			"GetAccountSummary", "GetRole", "GetRolePolicy", "ListAttachedRolePolicies", "ListOpenIDConnectProviders", "ListRolePolicies",

@@ -8,9 +8,8 @@ import (
 	"strings"
 )
 
-// An evaluator of IAM policies that shares no code with what writes them, nor
-// with the double: documents are whatever JSON says they are. What it does not
-// know is an error rather than a guess.
+// An evaluator of IAM policies that shares no code with the code that writes them, nor with the double. It
+// reads documents as plain JSON. Anything unknown is an error and not a guess.
 
 type document []map[string]any
 
@@ -29,8 +28,8 @@ func parse(text string) (document, error) {
 	return d.Statement, nil
 }
 
-// ask is a request: what, on what (an identity policy), by whom (a trust
-// document), and the condition keys, in lower case.
+// ask is a request: the action, the resource (for an identity policy), the caller (for a trust document), and
+// the condition keys in lower case.
 type ask struct {
 	action, resource, federated string
 	keys                        map[string]string
@@ -85,7 +84,7 @@ func covers(s map[string]any, a ask) (bool, error) {
 			case "StringEqualsIfExists":
 				holds = !present || slices.Contains(list(want), have)
 			case "ForAnyValue:StringNotEqualsIgnoreCase":
-				// Here a key has one value at most.
+				// Here a key has at most one value.
 				holds = present && !slices.ContainsFunc(list(want), func(w string) bool { return strings.EqualFold(w, have) })
 			case "StringLike":
 				holds = present && anyLike(list(want), have, false)

@@ -15,14 +15,14 @@ import (
 	"github.com/ampbridge/ampbridge/policy"
 )
 
-// executioner stands between sync and AWS, and kills sync after its n-th call was
-// carried out, before it learns of it.
+// executioner is a proxy between sync and AWS. It kills sync after its n-th call was executed, but before
+// sync gets the answer.
 type executioner struct {
 	aws http.Handler
 
 	mu     sync.Mutex
 	calls  int
-	after  int // 0: never
+	after  int // 0 for never
 	victim *os.Process
 	killed bool
 }
@@ -40,11 +40,10 @@ func (e *executioner) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	e.mu.Lock()
 	e.killed = e.victim.Kill() == nil
 	e.mu.Unlock()
-	<-r.Context().Done() // its connection ends with it
+	<-r.Context().Done() // the connection ends with sync
 }
 
-// execute runs sync and kills it after n calls. It tells whether there were as
-// many.
+// execute runs sync and kills it after n calls. killed is false if there were fewer calls.
 func (m *member) execute(n int) (calls int, killed bool) {
 	m.Helper()
 	e := &executioner{aws: m.cloud, after: n}
@@ -70,8 +69,8 @@ func (m *member) execute(n int) (calls int, killed bool) {
 	return e.calls, e.killed
 }
 
-// Whatever call is the last of a run that is killed, the next run makes the
-// account what an undisturbed run would have made it.
+// Whatever the last call of a killed run was, the next run brings the account to the same state as a run
+// without interruption.
 func TestKilledAfterEveryCall(t *testing.T) {
 	namespace(t, "killed", "prometheus", "prometheus-k8s")
 	nothing := func(*fixture, *member) {}
@@ -84,7 +83,7 @@ func TestKilledAfterEveryCall(t *testing.T) {
 		name    string
 		scope   func(string) string
 		prepare func(f *fixture, m *member)
-		things  int // that are there in the end
+		things  int // number of roles and providers in the end
 	}{
 		{"from nothing", scopes[policy.RoleScopeDestination], nothing, 3},
 		{"repairing", scopes[policy.RoleScopeDestination], repairing, 3},
@@ -141,11 +140,11 @@ func TestKilledAfterEveryCall(t *testing.T) {
 					}
 				}
 				if !killed {
-					break // it came to its end before its nth call
+					break // it ended before its nth call
 				}
 			}
-			// The SDK makes a call anew when its connection was closed meanwhile, so two
-			// runs need not have quite the same number.
+			// The SDK repeats a call if its connection was closed, so two runs can have slightly different
+			// numbers of calls.
 			if calls := n - 1; calls < total-2 {
 				t.Errorf("a run ended after %d calls, and the undisturbed one had %d", calls, total)
 			} else {

@@ -10,9 +10,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// Twenty processes sync twenty clusters into one account at once. Some are named
-// so that they could be taken for each other. Sync keeps them apart itself, and
-// IAM would: one is tried without the other.
+// Twenty processes sync twenty clusters into one account at the same time. Some have names that could be
+// confused. Both sync itself and IAM separate them; each is also tested without the other.
 func TestNoTrustIsLostAmongManyClusters(t *testing.T) {
 	namespace(t, "many", "prometheus", "prometheus-k8s")
 	for name, scope := range scopes {
@@ -62,7 +61,7 @@ func crowd(t *testing.T, scope func(string) string, become func(*member) *member
 					t.Errorf("%s lacks trust after one pass: %v, %v\n%s", names[i], err, errs[i], outputs[i])
 				}
 			}
-			// Of two with one name, each role has one owner, and trusts nobody else.
+			// If two clusters have the same name, each role has one owner, and trusts only that cluster.
 			role := twins[0].roleOf(d, account)
 			if first, second := twins[0].assume(
 				role,
@@ -78,10 +77,10 @@ func crowd(t *testing.T, scope func(string) string, become func(*member) *member
 		}
 	}
 	if errs[17] == nil && errs[18] == nil {
-		t.Error("two clusters of one name, and neither was told")
+		t.Error("two clusters have the same name, but no error reports it")
 	}
 	if errs[19] == nil {
-		t.Errorf("a role of an administrator's, and nothing was said:\n%s", outputs[19])
+		t.Errorf("an administrator's role has the name, but no error reports it:\n%s", outputs[19])
 	}
 	after := f.state(account)
 	for arn, was := range before {
@@ -89,7 +88,7 @@ func crowd(t *testing.T, scope func(string) string, become func(*member) *member
 			t.Errorf("%s was changed (-want +got):\n%s", arn, diff)
 		}
 	}
-	// Nobody's token opens another's role.
+	// No token of one cluster can assume a role of another.
 	for i, m := range members {
 		if other := members[(i+1)%len(members)]; m.policy.Cluster.Name != other.policy.Cluster.Name &&
 			m.assume(other.role(0), "many", "prometheus") == nil {
@@ -97,7 +96,7 @@ func crowd(t *testing.T, scope func(string) string, become func(*member) *member
 		}
 	}
 
-	// The second pass changes nothing, whoever won.
+	// The second pass changes nothing, whichever cluster was first.
 	for _, m := range members {
 		wg.Go(func() { _, _ = m.sync() })
 	}

@@ -1,13 +1,13 @@
-// Package trust_test holds sync to its promises, with the built program, a real
-// API server and AWS's double, which evaluates the policies of whoever calls:
+// Package trust_test checks sync's guarantees with the built program, a real API server and AWS's double,
+// which evaluates the policies of each caller:
 //
-//   - It needs the permissions that [policy.SyncPermissions] lists, all of them
-//     and no others; and who steals its credentials gets nowhere with them.
-//   - Trust is never wider than the policy, judged by an evaluator that shares no
-//     code with what writes the documents.
-//   - Trust is never lost where many clusters sync into one account at once, and
-//     nothing of anybody else's is touched where their names collide.
-//   - Killed after any of its calls, sync ends up where it would have been.
+//   - Sync needs exactly the permissions in [policy.SyncPermissions]. An attacker with its
+//     credentials cannot gain more.
+//   - Trust is never wider than the policy. An evaluator that shares no code with the code that
+//     writes the documents checks that.
+//   - Trust is never lost if many clusters sync into one account at the same time, and sync
+//     changes nothing of other owners if names collide.
+//   - If sync is killed after any of its calls, the next run reaches the same state.
 package trust_test
 
 import (
@@ -22,8 +22,7 @@ import (
 	"github.com/ampbridge/ampbridge/test/cluster"
 )
 
-// What all tests share: the program, and an API server. Tests keep apart by their
-// namespaces' names.
+// All tests share the program and an API server. Each test has its own namespace names.
 var (
 	ampbridge string
 	kube      *cluster.Cluster

@@ -21,8 +21,7 @@ import (
 	"github.com/ampbridge/ampbridge/test/testkit"
 )
 
-// drift is what people do by hand to a cluster's things: some of everything that
-// sync can repair.
+// drift makes manual changes to a cluster's resources: one of each kind that sync can repair.
 func drift(ctx context.Context, t *testing.T, m *member, admin *iam.Client) {
 	t.Helper()
 	central, backup := aws.String(m.role(0).RoleName()), aws.String(m.role(1).RoleName())
@@ -64,8 +63,7 @@ func drift(ctx context.Context, t *testing.T, m *member, admin *iam.Client) {
 		Tags: []types.Tag{{Key: aws.String(plan.TagCluster), Value: aws.String("x")}}}))
 }
 
-// Sync does its work with the permissions that are listed for it, and uses each
-// of them.
+// Sync works with the permissions that are listed for it, and uses each of them.
 func TestSyncNeedsExactlyItsPermissions(t *testing.T) {
 	namespace(t, "exactly", "prometheus")
 	for name, scope := range scopes {
@@ -82,7 +80,7 @@ func TestSyncNeedsExactlyItsPermissions(t *testing.T) {
 			want := f.state(account)
 			drift(t.Context(), t, m, admin)
 			if m.assume(m.role(0), "exactly", "prometheus") == nil {
-				t.Error("what was edited by hand does no harm")
+				t.Error("the manual changes have no effect")
 			}
 			m.inSync()
 			if diff := cmp.Diff(want, f.state(account)); diff != "" {
@@ -116,7 +114,7 @@ func TestSyncNeedsExactlyItsPermissions(t *testing.T) {
 	}
 }
 
-// neverDenied fails the test for every call that its permissions did not allow.
+// neverDenied fails the test for each call that sync's permissions did not allow.
 func (m *member) neverDenied() {
 	m.Helper()
 	for _, c := range m.cloud.Calls() {
@@ -126,8 +124,8 @@ func (m *member) neverDenied() {
 	}
 }
 
-// The controller, too, does with the same permissions, from nothing, after what
-// was done by hand, and after a change of the policy.
+// The controller also works with the same permissions: from an empty account, after manual changes, and after
+// a change of the policy.
 func TestTheControllerNeedsNoMore(t *testing.T) {
 	namespace(t, "controlled", "prometheus")
 	testkit.Must(t, kube.Namespace(t.Context(), "ampbridge-system", nil))
@@ -173,8 +171,8 @@ func TestTheControllerNeedsNoMore(t *testing.T) {
 	m.neverDenied()
 }
 
-// A role of somebody else's that has our name is refused in words that help, not
-// as AccessDenied, wherever in the account it lies.
+// If another owner's role has one of the cluster's names, the error must be helpful and not AccessDenied,
+// wherever in the account the role is.
 func TestForeignRolesAreSeenUnderThosePermissions(t *testing.T) {
 	namespace(t, "exactly", "prometheus")
 	for _, path := range []string{"/", "/admins/", "/ampbridge/dev/"} {
@@ -219,8 +217,7 @@ func TestForeignRolesAreSeenUnderThosePermissions(t *testing.T) {
 	}
 }
 
-// What IAM does not show yet has no path in its answers; sync waits for it all
-// the same.
+// IAM's answers about a new role that it does not show yet contain no path. Sync must wait for it anyway.
 func TestNewRolesAreAwaitedUnderThosePermissions(t *testing.T) {
 	namespace(t, "exactly", "prometheus")
 	f := newFixture(t)
@@ -276,7 +273,7 @@ func TestRemovalReachesOnlyItsOwn(t *testing.T) {
 	}
 }
 
-// Nor does --remove need more than both documents.
+// --remove does not need more than both documents.
 func TestRemovalNeedsNoMore(t *testing.T) {
 	namespace(t, "exactly", "prometheus")
 	f := newFixture(t)
@@ -300,7 +297,7 @@ func TestRemovalNeedsNoMore(t *testing.T) {
 	m.neverDenied()
 }
 
-// TestTagOwner: two packages know the tag.
+// TestTagOwner checks that two packages use the same tag.
 func TestTagOwner(t *testing.T) {
 	if policy.TagOwner != plan.TagOwner {
 		t.Errorf("%s and %s", policy.TagOwner, plan.TagOwner)

@@ -37,11 +37,11 @@ const (
 	accountID = "111122223333"
 	region    = "eu-west-1"
 	audience  = "sts.amazonaws.com"
-	// adminsTrust is a trust document of an administrator's.
+	// adminsTrust is the trust document of an administrator's role.
 	adminsTrust = `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":{"AWS":"111122223333"},"Action":"sts:AssumeRole"}]}`
 )
 
-// fixture is an AWS of the test's own.
+// fixture is an AWS double for one test.
 type fixture struct {
 	*testing.T
 	cloud *awstest.Cloud
@@ -58,7 +58,7 @@ func (f *fixture) must(_ any, err error) {
 	testkit.Must(f, err)
 }
 
-// account is one with a permissions boundary for the clusters in it.
+// account returns an account with a permissions boundary for the clusters in it.
 func (f *fixture) account(id string) *awstest.Account {
 	f.Helper()
 	a := f.cloud.Account(id)
@@ -79,8 +79,8 @@ func (f *fixture) client(c awstest.Credentials) *iam.Client {
 	return iam.NewFromConfig(f.cloud.Config(c, region))
 }
 
-// member is a cluster: a policy, and an issuer of its own. Its API server is the
-// one that all share, but for what it says of its issuer.
+// member is a cluster with a policy and its own issuer. All members share one API server, except for the
+// answers about the issuer.
 type member struct {
 	*fixture
 	policy     *policy.Policy
@@ -88,17 +88,17 @@ type member struct {
 	signer     *awstest.Signer
 	kubeconfig string
 	file       string
-	// creds are what its sync acts with.
+	// creds are the credentials of its sync.
 	creds awstest.Credentials
 }
 
-// issuerOf is the n-th issuer.
+// issuerOf returns the n-th issuer.
 func issuerOf(n int) policy.Issuer {
 	return policy.Issuer(fmt.Sprintf("https://oidc.eks.eu-west-1.amazonaws.com/id/%032X", n))
 }
 
-// policyText is for a cluster whose service accounts, in the namespace, may write
-// to two destinations of the account.
+// policyText returns the policy of a cluster. Its service accounts in the namespace may write to two
+// destinations of the account.
 func policyText(cluster, account, namespace string) string {
 	return fmt.Sprintf(`apiVersion: ampbridge.io/v1alpha1
 kind: Policy
@@ -112,10 +112,10 @@ trust: {permissionsBoundary: "arn:aws:iam::%[2]s:policy/boundary"}
 `, cluster, account, namespace)
 }
 
-// privateIssuer is one that no public authority vouches for.
+// privateIssuer is an issuer with a certificate that no public authority signed.
 const privateIssuer = policy.Issuer("https://issuer.internal.example/dev")
 
-// vouched is the policy with the certificate that is behind [privateIssuer].
+// vouched returns the policy with the certificate of [privateIssuer].
 func (f *fixture) vouched(text string) string {
 	f.Helper()
 	i, err := f.cloud.RegisterIssuer(string(privateIssuer), http.NotFoundHandler(), awstest.PrivateCA)
@@ -123,7 +123,7 @@ func (f *fixture) vouched(text string) string {
 	return strings.Replace(text, "cluster: {", "cluster: {issuerCA: "+strconv.Quote(string(i.CA()))+", ", 1)
 }
 
-// scopes are the ways to make roles: a policy in either.
+// scopes are the two role scopes, each with a function that changes a policy to it.
 var scopes = map[string]func(text string) string{
 	policy.RoleScopeDestination: func(text string) string { return text },
 	policy.RoleScopeServiceAccount: func(text string) string {
@@ -131,7 +131,7 @@ var scopes = map[string]func(text string) string{
 	},
 }
 
-// join adds a cluster whose sync acts as the account's administrator.
+// join adds a cluster. Its sync acts as the account's administrator.
 func (f *fixture) join(text string, issuer policy.Issuer) *member {
 	f.Helper()
 	m := &member{fixture: f, issuer: issuer, signer: awstest.NewSigner(string(issuer), jose.ES256)}
@@ -153,7 +153,7 @@ func (f *fixture) join(text string, issuer policy.Issuer) *member {
 	return m
 }
 
-// follow gives the cluster another policy.
+// follow changes the cluster's policy.
 func (m *member) follow(text string) {
 	m.Helper()
 	p, err := policy.Parse([]byte(text))
@@ -161,17 +161,16 @@ func (m *member) follow(text string) {
 	m.policy, m.file = p, m.write("policy.yaml", []byte(text))
 }
 
-// role is that of prometheus for a destination.
+// role returns the role of prometheus for a destination.
 func (m *member) role(destination int) policy.ARN { return m.roleOf(destination, "prometheus") }
 
-// roleOf is that of a service account of the namespace that the policy grants.
+// roleOf returns the role of a service account in the namespace that the policy grants.
 func (m *member) roleOf(destination int, serviceAccount string) policy.ARN {
 	namespace := string(m.policy.Grants[0].Namespaces[0])
 	return m.policy.RoleFor(m.policy.Destinations[destination], policy.Subject{Namespace: namespace, ServiceAccount: serviceAccount})
 }
 
-// confine makes the cluster's sync act with exactly the permissions that the
-// policy package lists.
+// confine makes the cluster's sync act with exactly the permissions that the policy package lists.
 func (m *member) confine() *member {
 	m.Helper()
 	creds, err := m.cloud.Account(m.accountID()).PutUser("sync-"+policy.Owner(m.policy.Cluster.Name, m.issuer),
@@ -192,7 +191,7 @@ func (m *member) write(name string, data []byte) string {
 	return path
 }
 
-// apiServerOf is the shared API server under another issuer.
+// apiServerOf returns the URL of the shared API server with another issuer.
 func apiServerOf(t *testing.T, issuer policy.Issuer) string {
 	t.Helper()
 	config := kube.Config()
@@ -213,14 +212,14 @@ func apiServerOf(t *testing.T, issuer policy.Issuer) string {
 	return server.URL
 }
 
-// command is a run of sync. Its environment is nothing of the machine's.
+// command returns a run of sync. Its environment contains nothing of the machine's.
 func (m *member) command(ctx context.Context, more ...string) *exec.Cmd {
 	cmd := m.ampbridge(ctx, "sync", "--once")
 	cmd.Env = append(cmd.Env, more...)
 	return cmd
 }
 
-// ampbridge is a command of the program with the cluster's policy.
+// ampbridge returns a command of the program with the cluster's policy.
 func (m *member) ampbridge(ctx context.Context, arguments ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, ampbridge, append(arguments, "--policy", m.file, "--kubeconfig", m.kubeconfig)...)
 	cmd.Env = append(append([]string{"HOME=" + m.dir, "AWS_EC2_METADATA_DISABLED=true"}, m.cloud.Environ()...), m.creds.Environ()...)
@@ -242,7 +241,7 @@ func (m *member) inSync() string {
 	return out
 }
 
-// assume shows STS a token of the cluster's.
+// assume sends one of the cluster's tokens to STS.
 func (m *member) assume(role policy.ARN, namespace, serviceAccount string) error {
 	client := sts.NewFromConfig(aws.Config{Region: region, BaseEndpoint: &m.cloud.URL})
 	_, err := client.AssumeRoleWithWebIdentity(m.Context(), &sts.AssumeRoleWithWebIdentityInput{
@@ -252,7 +251,7 @@ func (m *member) assume(role policy.ARN, namespace, serviceAccount string) error
 	return err
 }
 
-// namespace makes a labelled namespace with the service accounts in it, once.
+// namespace creates a labelled namespace with the service accounts, unless it exists.
 func namespace(t *testing.T, name string, accounts ...string) {
 	t.Helper()
 	namespaces.Lock()
@@ -280,8 +279,7 @@ var namespaces struct {
 	made []string
 }
 
-// state is all that an account's IAM holds of roles and providers, by ARN, but
-// for times and unique ids.
+// state returns all roles and providers in an account's IAM by ARN, without times and unique ids.
 func (f *fixture) state(a *awstest.Account) map[string]string {
 	f.Helper()
 	ctx, client, found := f.Context(), f.client(a.AdminCredentials()), map[string]string{}

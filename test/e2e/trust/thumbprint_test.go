@@ -6,8 +6,8 @@ import (
 	"testing"
 )
 
-// STS takes the tokens of an issuer behind a private authority only by the
-// thumbprint of the certificate that the policy names.
+// STS accepts the tokens of an issuer with a private CA only if the provider has the thumbprint of the
+// certificate in the policy.
 func TestThumbprintsOfAPrivateAuthority(t *testing.T) {
 	namespace(t, "private", "prometheus")
 	f := newFixture(t)
@@ -29,6 +29,6 @@ func TestThumbprintsOfAPrivateAuthority(t *testing.T) {
 		t.Errorf("with the right one: %v", err)
 	}
 	if out := m.inSync(); !strings.Contains(out, "nothing to change") {
-		t.Errorf("once more:\n%s", out)
+		t.Errorf("second run:\n%s", out)
 	}
 }

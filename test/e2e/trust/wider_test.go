@@ -25,7 +25,7 @@ import (
 
 const (
 	generated = 10_000
-	// Every so many, the double's STS is asked the same, token by token.
+	// After each everyNth document, the double's STS gets the same questions, token by token.
 	everyNth = 1000
 )
 
@@ -43,34 +43,33 @@ var (
 
 	namespaceNames = []string{"monitoring", "team", "team-a", "team-ab", "a-team", "b"}
 	accountNames   = []string{"prometheus", "prometheus-k8s", "a-prometheus", "prometheu", "pr.ometheus", "default"}
-	// Kubernetes gives no such names; a list that is wrong must not widen anything.
+	// Kubernetes does not allow such names, but a wrong list must not widen the trust.
 	oddNames       = []string{"*", "p*", "prometheu?", "*-prometheus"}
 	namespaceGlobs = append([]string{"team-*", "*-team", "*", "t*m*", "team*"}, namespaceNames...)
 	accountGlobs   = append([]string{"*-prometheus", "prometheus*", "*", "p*s", "pr.*"}, accountNames...)
 )
 
-// token is what STS learns of whoever asks for a role.
+// token is what STS knows about a caller.
 type token struct{ issuer, subject, audience string }
 
-// drawn is a policy and a cluster, and what the policy grants in it, as the
-// generator knows it.
+// drawn is a generated policy and cluster, with the grants as the generator knows them.
 type drawn struct {
 	text             string
 	issuer, audience string
 	destinations     []string
 	accounts         []plan.ServiceAccount
-	// access: destination → the actions of AMP that its role may do.
+	// access maps each destination to the AMP actions that its role allows.
 	access map[string][]string
-	// grants: destination → which subjects, if they are there.
+	// grants maps each destination to the subjects that may use it, if they exist.
 	grants map[string][]grant
-	// wants: destination → who asks for it.
+	// wants maps each destination to the subjects that request it.
 	wants map[string]map[string]bool
 }
 
 type grant struct{ namespaces, accounts *regexp.Regexp }
 
-// draw makes a policy up. The patterns are told to the policy as text and kept
-// here as regular expressions.
+// draw generates a policy. The policy has the patterns as text, and the result has them as regular
+// expressions.
 func draw(random *rand.Rand) drawn {
 	pick := func(from []string) string { return from[random.Intn(len(from))] }
 	expression := func(globs []string) *regexp.Regexp {
@@ -104,7 +103,7 @@ func draw(random *rand.Rand) drawn {
 	for i := range 1 + random.Intn(3) {
 		ns, sa := []string{pick(namespaceGlobs), pick(namespaceGlobs)}, []string{pick(accountGlobs), pick(accountGlobs)}
 		if slices.Contains(ns, "*") && slices.Contains(sa, "*") {
-			ns = []string{"team"} // every account of every namespace is refused
+			ns = []string{"team"} // a grant for all accounts of all namespaces is refused
 		}
 		to := destinations[random.Intn(len(destinations)):]
 		if i == 0 {
@@ -112,7 +111,7 @@ func draw(random *rand.Rand) drawn {
 		}
 		mode := "prometheus"
 		if slices.ContainsFunc(to, func(name string) bool { return d.access[name][0] != writeAction }) {
-			mode = "identity" // what writes needs a destination that it may write to
+			mode = "identity" // a writer needs a destination with write access
 		}
 		fmt.Fprintf(
 			&b,
@@ -159,12 +158,12 @@ func draw(random *rand.Rand) drawn {
 	return d
 }
 
-// granted is the question that the trust document has to answer.
+// granted reports the answer that the trust document must give.
 func (d drawn) granted(destination string, t token) bool {
 	return d.wants[destination][t.subject] && d.covers(destination, t)
 }
 
-// covers tells whether the policy grants it, if there is such a service account.
+// covers reports whether the policy grants it, if such a service account exists.
 func (d drawn) covers(destination string, t token) bool {
 	parts := strings.Split(t.subject, ":")
 	return t.issuer == d.issuer && t.audience == d.audience && len(parts) == 4 &&
@@ -173,7 +172,7 @@ func (d drawn) covers(destination string, t token) bool {
 		})
 }
 
-// around are the token, and those that are nearly it.
+// around returns the token and tokens that are almost equal to it.
 func around(t token) []token {
 	ns, sa, _ := strings.Cut(strings.TrimPrefix(t.subject, "system:serviceaccount:"), ":")
 	list := []token{t}
@@ -201,7 +200,7 @@ func around(t token) []token {
 	return list
 }
 
-// ask is the token as the condition keys that STS makes of it.
+// ask returns the condition keys that STS derives from the token.
 func (t token) ask() ask {
 	host := strings.TrimPrefix(t.issuer, "https://")
 	a := ask{
@@ -217,8 +216,8 @@ func (t token) ask() ask {
 	return a
 }
 
-// Whatever the policy, whoever is there and whatever the roles trusted before:
-// the trust documents let in who is granted, and nobody who is nearly that.
+// Whatever the policy is, whichever accounts exist and whatever the roles trusted before, the trust documents
+// allow the granted tokens and no almost correct ones.
 func TestTrustIsNeverWider(t *testing.T) {
 	for _, scope := range []string{policy.RoleScopeDestination, policy.RoleScopeServiceAccount} {
 		t.Run(scope, func(t *testing.T) { neverWider(t, scope) })
@@ -245,7 +244,7 @@ func neverWider(t *testing.T, scope string) {
 		permitted += d.permits(t, n, p, found, random)
 		for _, destination := range p.Destinations {
 			tokens := d.tokens(destination.Name, random)
-			open := map[token]bool{} // the granted whose own role lets them in, in the end
+			open := map[token]bool{} // the granted tokens that their own role accepts in the end
 			for role, texts := range onTheWay(made, found, destination.Name) {
 				for i, text := range texts {
 					document, err := parse(text)
@@ -302,8 +301,8 @@ func neverWider(t *testing.T, scope string) {
 		generated, documents, asked, accepted, confirmed, permitted)
 }
 
-// onTheWay is, for each role of a destination, all that it trusts on its way; the
-// last is what remains.
+// onTheWay returns, for each role of a destination, all its trust documents during the run. The last one
+// remains.
 func onTheWay(made plan.Plan, found plan.Account, destination string) map[policy.ARN][]string {
 	documents := map[policy.ARN][]string{}
 	for _, c := range made.Changes {
@@ -319,15 +318,15 @@ func onTheWay(made plan.Plan, found plan.Account, destination string) map[policy
 	return documents
 }
 
-// question is a token, and the answers that are right.
+// question is a token with the correct answers.
 type question struct {
 	token
 	ask                 ask
 	granted, remembered bool
 }
 
-// tokens are those of all service accounts that there could be, and what is
-// nearly one that is granted.
+// tokens returns the tokens of all service accounts that could exist, and tokens that are almost equal to
+// granted ones.
 func (d drawn) tokens(destination string, random *rand.Rand) []question {
 	var list, granted []token
 	for _, ns := range namespaceNames {
@@ -349,9 +348,8 @@ func (d drawn) tokens(destination string, random *rand.Rand) []question {
 	return questions
 }
 
-// remembered tells whether a role may go on trusting the token: a grant covers
-// it, and its service account is away, or asks for what it is not granted, rather
-// than opted out.
+// remembered reports whether a role may still trust the token: a grant covers it, and its service account
+// does not exist or requests a destination that it is not granted. It is false if the account opted out.
 func (d drawn) remembered(destination string, t token) bool {
 	i := slices.IndexFunc(d.accounts, func(a plan.ServiceAccount) bool {
 		return t.subject == "system:serviceaccount:"+a.Namespace+":"+a.Name
@@ -363,8 +361,7 @@ func (d drawn) remembered(destination string, t token) bool {
 	return d.covers(destination, t)
 }
 
-// found are roles of the cluster that somebody edited: what they trust is any of
-// what people write.
+// found returns roles of the cluster after manual edits. Each trusts something that users could write.
 func (d drawn) found(p *policy.Policy, random *rand.Rand) plan.Account {
 	host := strings.TrimPrefix(d.issuer, "https://")
 	provider := func(host string) string { return "arn:aws:iam::" + accountID + ":oidc-provider/" + host }
@@ -403,7 +400,7 @@ func (d drawn) found(p *policy.Policy, random *rand.Rand) plan.Account {
 			Tags:      map[string]string{plan.TagOwner: policy.Owner("dev", policy.Issuer(d.issuer))},
 		}
 	}
-	// Roles of either scope, whichever the policy has.
+	// Add roles of both scopes, whichever the policy has.
 	add := func(arn policy.ARN, destination policy.Destination) {
 		role := plan.Role{
 			ARN: arn, Trust: documents[random.Intn(len(documents))], MaxSession: time.Hour,
@@ -430,8 +427,8 @@ func (d drawn) found(p *policy.Policy, random *rand.Rand) plan.Account {
 	return account
 }
 
-// judge is the double's STS, where the issuers are registered and take every
-// audience, so that the trust document alone decides.
+// judge is the double's STS. All issuers are registered there with every audience, so only the trust document
+// decides.
 type judge struct {
 	*fixture
 	admin   *iam.Client
@@ -446,7 +443,7 @@ func newJudge(t *testing.T) *judge {
 	j := &judge{fixture: f, admin: f.client(account.AdminCredentials()), signers: map[string]*awstest.Signer{},
 		sts: sts.NewFromConfig(aws.Config{Region: region, BaseEndpoint: &f.cloud.URL}, func(o *sts.Options) { o.RetryMaxAttempts = 1 })}
 	for _, issuer := range issuers {
-		// The double serves one of two issuers that differ by the slash alone.
+		// The double can serve only one of two issuers that differ only by the slash.
 		if sibling := strings.TrimSuffix(issuer, "/"); j.signers[sibling] != nil || j.signers[sibling+"/"] != nil {
 			continue
 		}
@@ -459,8 +456,8 @@ func newJudge(t *testing.T) *judge {
 	return j
 }
 
-// confirm shows the tokens to STS, as far as there is an issuer that would sign
-// them, and counts them: it and the evaluator must agree.
+// confirm sends the tokens to STS, if there is an issuer that can sign them, and counts them. STS and the
+// evaluator must agree.
 func (j *judge) confirm(trust string, d document, tokens []question) (shown int) {
 	j.Helper()
 	j.roles++

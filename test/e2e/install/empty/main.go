@@ -1,5 +1,5 @@
-// Command empty is a native sidecar that does nothing: what injection is compared with.
-// With an argument it answers a probe, and ends at once.
+// Command empty is a native sidecar that does nothing. Injection is compared with it. With an argument it
+// answers a probe and ends at once.
 package main
 
 import (

@@ -1,5 +1,5 @@
-// Command idle stands in for programs that run beside Prometheus and do nothing to it:
-// it ignores its arguments, and ends with SIGTERM.
+// Command idle replaces programs that run next to Prometheus and do not affect it. It ignores its arguments,
+// and ends with SIGTERM.
 package main
 
 import (

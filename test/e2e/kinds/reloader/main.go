@@ -1,10 +1,9 @@
 //go:build linux
 
-// Command reloader stands in for jimmidyson/configmap-reload, which cannot be
-// built from the module proxy. It does what that program does: it watches the
-// directory of --volume-dir with inotify, and posts to --webhook-url when an
-// entry named ..data is created there, and at no other time. fsnotify, which
-// that program uses, reports a rename to a name as its creation.
+// Command reloader replaces jimmidyson/configmap-reload, which cannot be built from the module proxy. It does
+// the same: it watches the directory of --volume-dir with inotify, and posts to --webhook-url only when an
+// entry with the name ..data is created there. fsnotify, which the original uses, reports a rename to a name
+// as its creation.
 package main
 
 import (
@@ -30,7 +29,7 @@ func main() {
 	}))
 }
 
-// watch returns with the first error of inotify; those of reload are logged.
+// watch returns with the first error of inotify; errors of reload are logged.
 func watch(dir string, reload func() error) error {
 	fd, err := syscall.InotifyInit1(syscall.IN_CLOEXEC)
 	if err != nil {

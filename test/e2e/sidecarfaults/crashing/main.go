@@ -1,4 +1,4 @@
-// Command crashing stands for a sidecar that ends at every start.
+// Command crashing replaces a sidecar that ends at every start.
 package main
 
 import "os"
