@@ -32,8 +32,8 @@ const (
 	startsIn = 30 * time.Second
 )
 
-// child is a server in a process of its own, so that none shares a heap or a
-// scheduler with another or with the client.
+// child is a server in its own process, so that it shares no heap and no scheduler with other
+// servers or the client.
 type child struct {
 	cmd    *exec.Cmd
 	output *bytes.Buffer
@@ -51,13 +51,13 @@ func startCommand(cmd *exec.Cmd) (*child, error) {
 		return nil, err
 	}
 	go func() {
-		_ = c.cmd.Wait() // how it ended is in its output
+		_ = c.cmd.Wait() // its output shows how it ended
 		close(c.ended)
 	}()
 	return c, nil
 }
 
-// until polls check until it holds or the child has ended.
+// until polls check until it returns true or the child has ended.
 func (c *child) until(what string, check func() bool) error {
 	for deadline := time.Now().Add(startsIn); !check(); time.Sleep(20 * time.Millisecond) {
 		select {
@@ -73,7 +73,7 @@ func (c *child) until(what string, check func() bool) error {
 }
 
 func (c *child) stop() {
-	_ = c.cmd.Process.Signal(syscall.SIGTERM) // it may have ended
+	_ = c.cmd.Process.Signal(syscall.SIGTERM) // an error means that it has ended
 	select {
 	case <-c.ended:
 	case <-time.After(10 * time.Second):
@@ -82,8 +82,8 @@ func (c *child) stop() {
 	}
 }
 
-// memory is a resident set in MB of 10^6 bytes: all of it, the part that is no
-// page of the program's file, and the most that it ever was.
+// memory is a resident set in MB of 10^6 bytes: all of it, the part without pages of the program's
+// file, and the peak.
 type memory struct{ all, own, peak float64 }
 
 func (m memory) String() string {
@@ -114,14 +114,14 @@ func (c *child) resident() (m memory, err error) {
 	return m, nil
 }
 
-// cpu is the processor time that the child has used so far.
+// cpu returns the processor time that the child has used so far.
 func (c *child) cpu() (time.Duration, error) { return cpuOf(c.cmd.Process.Pid) }
 
-// ownCPU is the processor time of this process, which plays the clients.
+// ownCPU returns the processor time of this process, which runs the clients.
 func ownCPU() (time.Duration, error) { return cpuOf(os.Getpid()) }
 
-// cpuOf reads user and system time, fields 14 and 15 of proc_pid_stat(5), in
-// the hundredths of a second that Linux shows to every program.
+// cpuOf returns user and system time, fields 14 and 15 of proc_pid_stat(5). Linux reports them to
+// every program in hundredths of a second.
 func cpuOf(pid int) (time.Duration, error) {
 	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
@@ -143,7 +143,7 @@ func cpuOf(pid int) (time.Duration, error) {
 	return time.Duration(ticks) * 10 * time.Millisecond, nil
 }
 
-// runChild is the other side: what the process does that startChild started.
+// runChild runs in the process that startChild has started.
 func runChild(kind string, args []string) error {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
@@ -178,7 +178,7 @@ func runChild(kind string, args []string) error {
 	case "serve-exporter":
 		return serveExporter(ctx, *addr, *size)
 	case "serve-webhook":
-		// The log is written, as in production, and goes nowhere.
+		// The log is written as in production, but to the null device.
 		log, err := os.OpenFile(os.DevNull, os.O_WRONLY, 0)
 		if err != nil {
 			return err
@@ -195,8 +195,8 @@ func runChild(kind string, args []string) error {
 	return fmt.Errorf("%s: want serve-webhook, serve-constant or serve-plain", kind)
 }
 
-// inMemory answers the webhook's look-ups at once: a service account without
-// annotations, a namespace without limits.
+// inMemory answers the webhook's look-ups at once, with a service account without annotations and a
+// namespace without limits.
 type inMemory struct{}
 
 func (inMemory) ServiceAccount(context.Context, string, string) (map[string]string, error) {
@@ -207,8 +207,8 @@ func (inMemory) ServiceAccountAndLimits(context.Context, string, string) (map[st
 	return nil, inject.Limits{}, nil
 }
 
-// serveConstant is the limit: controller-runtime's server, on which a handler reads
-// the request and answers an AdmissionReview of the size that the webhook's has.
+// serveConstant measures the limit. On controller-runtime's server, a handler reads the request and
+// answers with an AdmissionReview of the same size as the webhook's.
 func serveConstant(ctx context.Context, addr, certs string, size int) error {
 	host, port, err := net.SplitHostPort(addr)
 	if err != nil {
@@ -223,8 +223,7 @@ func serveConstant(ctx context.Context, addr, certs string, size int) error {
 	return server.Start(ctx)
 }
 
-// servePlain is the same on Go's server alone, without controller-runtime's
-// metrics.
+// servePlain does the same on Go's own server, without controller-runtime's metrics.
 func servePlain(ctx context.Context, addr, certs string, size int) error {
 	server := &http.Server{
 		Addr: addr, ReadHeaderTimeout: 10 * time.Second,
@@ -233,7 +232,7 @@ func servePlain(ctx context.Context, addr, certs string, size int) error {
 	}
 	go func() {
 		<-ctx.Done()
-		_ = server.Close() // nothing is in flight when a measurement ends
+		_ = server.Close() // no request is in flight when a measurement ends
 	}()
 	if err := server.ListenAndServeTLS(
 		filepath.Join(certs, "tls.crt"),
@@ -258,7 +257,7 @@ func constant(size int) http.Handler {
 		}
 		w.Header().Set("Content-Type", "application/json")
 		w.Header().Set("Content-Length", strconv.Itoa(len(body)))
-		_, _ = w.Write(body) // an error means that the client has gone
+		_, _ = w.Write(body) // an error means that the client has disconnected
 	})
 }
 

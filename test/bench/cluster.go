@@ -40,19 +40,19 @@ const (
 	// podsMeasured is how many pods are created for a quantile.
 	podsMeasured = 300
 	few          = 100
-	// fillingTime bounds the creation of the many service accounts.
+	// fillingTime limits the creation of the many service accounts.
 	fillingTime = 100 * time.Second
 	writers     = 32
 	// Budgets.
 	ownTimeBudget = 10 * time.Millisecond
 	memoryBudget  = 40.0 // MB
-	flatness      = 4.0  // MB that memory may differ by, from few accounts to many
+	flatness      = 4.0  // MB that memory may differ between few and many accounts
 )
 
-// measureCluster runs the webhook's own program against a real API server.
+// measureCluster runs the webhook's own program with a real API server.
 func measureCluster(ctx context.Context, dir string, accounts int, r *report) error {
 	program := filepath.Join(dir, "ampbridge")
-	// As `make build` builds it: with the symbols it would be 3 MB larger in memory.
+	// The flags are those of `make build`. With symbols the program would use 3 MB more memory.
 	build := exec.CommandContext(
 		ctx,
 		"go",
@@ -71,7 +71,7 @@ func measureCluster(ctx context.Context, dir string, accounts int, r *report) er
 	if err != nil {
 		return err
 	}
-	defer func() { _ = c.Close() }() // its files are the system's to tidy up
+	defer func() { _ = c.Close() }() // an error only leaves temporary files
 	m, err := startMeasured(ctx, dir, program, c)
 	if err != nil {
 		return err
@@ -81,7 +81,7 @@ func measureCluster(ctx context.Context, dir string, accounts int, r *report) er
 	if err := m.fill(ctx, few, 0); err != nil {
 		return err
 	}
-	if err := m.createPods(ctx, 50); err != nil { // connections and heap warm up
+	if err := m.createPods(ctx, 50); err != nil { // warms up connections and heap
 		return err
 	}
 	before, err := m.histogram()
@@ -126,12 +126,12 @@ func measureCluster(ctx context.Context, dir string, accounts int, r *report) er
 		r.judge(atMany.all <= memoryBudget && math.Abs(atMany.all-atFew.all) <= flatness, "≤ %.0f MB, flat", memoryBudget),
 	)
 	if n := m.filled.Load(); n < int64(accounts) {
-		r.line("(%d service accounts were wanted; after %s there were %d)", accounts, time.Since(start).Round(time.Second), n)
+		r.line("(%d service accounts were requested; after %s there were %d)", accounts, time.Since(start).Round(time.Second), n)
 	}
 	return nil
 }
 
-// measured is a webhook registered in a cluster.
+// measured is a webhook that is registered in a cluster.
 type measured struct {
 	client  kubernetes.Interface
 	child   *child
@@ -230,7 +230,7 @@ func (m *measured) createPods(ctx context.Context, n int) error {
 			return err
 		}
 		if !isInjected(pod) {
-			return errors.New("a pod was not injected: the figures would be another's")
+			return errors.New("a pod was not injected: the figures would be wrong")
 		}
 	}
 	return nil
@@ -240,8 +240,7 @@ func isInjected(pod *corev1.Pod) bool {
 	return slices.ContainsFunc(pod.Spec.InitContainers, func(c corev1.Container) bool { return c.Name == sidecarconfig.ContainerName })
 }
 
-// fill creates service accounts, in namespaces of a thousand, until there are n
-// of them.
+// fill creates service accounts until there are n of them, with a thousand in each namespace.
 func (m *measured) fill(ctx context.Context, n, have int) error {
 	const perNamespace = 1000
 	group, failing := errgroup.WithContext(ctx)
@@ -269,8 +268,7 @@ func (m *measured) fill(ctx context.Context, n, have int) error {
 	return cmp.Or(group.Wait(), ctx.Err())
 }
 
-// histogram is the cumulative count of requests by the upper bound of their
-// duration in seconds.
+// histogram is the cumulative count of requests by the upper limit of their duration in seconds.
 type histogram []bucket
 
 type bucket struct{ le, count float64 }

@@ -17,20 +17,20 @@ import (
 	"github.com/ampbridge/ampbridge/test/servingcert"
 )
 
-// compareOptions name another webhook.
+// compareOptions describe another webhook.
 type compareOptions struct {
-	// url is where it takes reviews of pods; empty: there is none.
+	// url is where it accepts reviews of pods; empty if there is none.
 	url string
-	// ca is a file with the certificates that sign its own; empty: the system's count.
+	// ca is a file with the CA certificates for its certificate; empty for those of the system.
 	ca string
-	// serverName is the name in its certificate; empty: the host of the URL.
+	// serverName is the name in its certificate; empty for the host of the URL.
 	serverName string
 }
 
-// maxForeign bounds what is read of one answer of the other webhook, in bytes.
+// maxForeign limits how much of one answer of the other webhook is read, in bytes.
 const maxForeign = 4 << 20
 
-// check reads the CA file. It returns nil for the system's roots.
+// check reads the CA file. It returns nil for the system's certificates.
 func (o compareOptions) check() (ca []byte, err error) {
 	if o.url == "" {
 		if o.ca != "" || o.serverName != "" {
@@ -43,7 +43,7 @@ func (o compareOptions) check() (ca []byte, err error) {
 		return nil, fmt.Errorf("-compare: %w", err)
 	}
 	if u.Scheme != "https" || u.Hostname() == "" {
-		return nil, fmt.Errorf("-compare: %q is no URL of a webhook: write it like https://127.0.0.1:8443/mutate", o.url)
+		return nil, fmt.Errorf("-compare: %q is not the URL of a webhook: write it like https://127.0.0.1:8443/mutate", o.url)
 	}
 	if o.ca == "" {
 		return nil, nil
@@ -57,7 +57,7 @@ func (o compareOptions) check() (ca []byte, err error) {
 	return ca, nil
 }
 
-// answer is what matters of an AdmissionReview that comes back.
+// answer is the part of an AdmissionReview that the comparison needs.
 type answer struct {
 	APIVersion string `json:"apiVersion"`
 	Kind       string `json:"kind"`
@@ -68,14 +68,14 @@ type answer struct {
 	} `json:"response"`
 }
 
-// seen is what one answer shows of a webhook.
+// seen describes one answer of a webhook.
 type seen struct {
 	size, patch int
 	allowed     bool
 	http2       bool
 }
 
-// probe sends one review, and checks that the answer is its AdmissionReview.
+// probe sends one review, and checks that the answer is an AdmissionReview for it.
 func probe(ctx context.Context, client *http.Client, url string, body []byte) (s seen, err error) {
 	request, err := http.NewRequestWithContext(ctx, http.MethodPost, url, bytes.NewReader(body))
 	if err != nil {
@@ -92,24 +92,24 @@ func probe(ctx context.Context, client *http.Client, url string, body []byte) (s
 		return s, fmt.Errorf("%s: read the answer: %w", url, err)
 	}
 	if response.StatusCode != http.StatusOK {
-		return s, fmt.Errorf("%s answers %s, and no AdmissionReview: %s", url, response.Status, excerpt(text))
+		return s, fmt.Errorf("%s answers %s without an AdmissionReview: %s", url, response.Status, excerpt(text))
 	}
 	var a answer
 	if err := json.Unmarshal(text, &a); err != nil {
-		return s, fmt.Errorf("%s answers no AdmissionReview: %w: %s", url, err, excerpt(text))
+		return s, fmt.Errorf("the answer of %s is not an AdmissionReview: %w: %s", url, err, excerpt(text))
 	}
-	// Webhooks that are registered for v1beta1 may leave version and kind out.
+	// Webhooks that are registered for v1beta1 may omit version and kind.
 	version := a.APIVersion == "" || strings.HasPrefix(a.APIVersion, "admission.k8s.io/")
 	switch {
 	case !version || a.Kind != "" && a.Kind != "AdmissionReview" || a.Response == nil || a.Response.Allowed == nil:
-		return s, fmt.Errorf("%s answers no AdmissionReview: %s", url, excerpt(text))
+		return s, fmt.Errorf("the answer of %s is not an AdmissionReview: %s", url, excerpt(text))
 	case a.Response.UID != uid:
-		return s, fmt.Errorf("%s answers another review: its uid is %.80q, and not %q", url, a.Response.UID, uid)
+		return s, fmt.Errorf("the answer of %s is for another review: its uid is %.80q, not %q", url, a.Response.UID, uid)
 	}
 	return seen{len(text), len(a.Response.Patch), *a.Response.Allowed, response.ProtoMajor == 2}, nil
 }
 
-// excerpt returns the beginning of an answer, in one line.
+// excerpt returns the beginning of an answer as one line.
 func excerpt(text []byte) string {
 	const most = 200
 	cut := strings.Map(func(r rune) rune {
@@ -124,7 +124,7 @@ func excerpt(text []byte) string {
 	return cut
 }
 
-// measureCompared drives the webhook and another one by turns, with the same reviews.
+// measureCompared sends the same reviews to the webhook and to another one in turns.
 func measureCompared(ctx context.Context, dir string, o compareOptions, foreign []byte, r *report) error {
 	ca, err := servingcert.Write(dir, "127.0.0.1")
 	if err != nil {
@@ -157,12 +157,12 @@ func measureCompared(ctx context.Context, dir string, o compareOptions, foreign 
 	if err != nil {
 		return err
 	}
-	r.line("the same review of %d bytes, by turns; ampbridge's look-ups are answered in memory", len(body))
+	r.line("the same review of %d bytes, in turns; ampbridge's look-ups are answered in memory", len(body))
 	r.line("ampbridge: %s", our)
 	r.line("%s: %s", o.url, their)
 	if their.patch == 0 {
-		r.line("The other webhook leaves this pod (service account prometheus-k8s of namespace monitoring) as it is, which takes less: " +
-			"have it change the pod.")
+		r.line("The other webhook leaves this pod (service account prometheus-k8s of namespace monitoring) unchanged, which takes less time: " +
+			"configure it so that it changes the pod.")
 	}
 	r.line("%-9s %7s  %24s  %24s  %s", "", "", "ampbridge", "other", "ampbridge / other")
 	r.line("%-9s %7s%s  %s", "", "clients", strings.Repeat(fmt.Sprintf("  %8s %7s %7s", "req/s", "p50 ms", "p99 ms"), 2), "req/s")
@@ -171,7 +171,7 @@ func measureCompared(ctx context.Context, dir string, o compareOptions, foreign 
 		http2 bool
 	}{{"HTTP/2", true}, {"HTTP/1.1", false}} {
 		if protocol.http2 && !their.http2 {
-			r.line("%-9s the other webhook does not speak it", protocol.name)
+			r.line("%-9s the other webhook does not support it", protocol.name)
 			continue
 		}
 		for _, clients := range []int{1, 8, 32} {
@@ -187,7 +187,7 @@ func measureCompared(ctx context.Context, dir string, o compareOptions, foreign 
 	return nil
 }
 
-// String says what a webhook answers.
+// String describes the answer.
 func (s seen) String() string {
 	verdict := "admits the pod"
 	if !s.allowed {

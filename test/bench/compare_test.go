@@ -17,7 +17,7 @@ import (
 	"github.com/ampbridge/ampbridge/test/servingcert"
 )
 
-// The servers are this program, as they are the bench's own.
+// The servers run this test program, as the bench's servers run the bench.
 func TestMain(m *testing.M) {
 	if len(os.Args) > 1 && strings.HasPrefix(os.Args[1], "serve-") {
 		exit(runChild(os.Args[1], os.Args[2:]))
@@ -38,8 +38,8 @@ func compared(t *testing.T, o compareOptions) (string, error) {
 	return out.String(), err
 }
 
-// Another process is driven beside ours: another instance of ours, and a server that
-// answers every review alike.
+// The other webhook is once another instance of ampbridge's, and once a server with a constant
+// answer.
 func TestCompare(t *testing.T) {
 	for kind, want := range map[string]string{"serve-webhook": "admits the pod", "serve-constant": "admits the pod"} {
 		t.Run(kind, func(t *testing.T) {
@@ -73,7 +73,7 @@ func TestCompare(t *testing.T) {
 	}
 }
 
-// What a person gets wrong is said before anything is measured.
+// User errors are reported before anything is measured.
 func TestCompareErrors(t *testing.T) {
 	dir := t.TempDir()
 	empty := filepath.Join(dir, "empty.pem")
@@ -85,9 +85,9 @@ func TestCompareErrors(t *testing.T) {
 		want string
 	}{
 		{compareOptions{url: "127.0.0.1:8443/mutate"}, "-compare: "},
-		{compareOptions{url: "webhook"}, "is no URL of a webhook"},
+		{compareOptions{url: "webhook"}, "is not the URL of a webhook"},
 		{compareOptions{url: "http://127.0.0.1/mutate"}, "write it like https://"},
-		{compareOptions{url: "https:///mutate"}, "is no URL of a webhook"},
+		{compareOptions{url: "https:///mutate"}, "is not the URL of a webhook"},
 		{compareOptions{url: "https://%zz"}, "-compare: "},
 		{compareOptions{url: "https://127.0.0.1:1/", ca: filepath.Join(dir, "none.pem")}, "-ca: open "},
 		{compareOptions{url: "https://127.0.0.1:1/", ca: empty}, "has no certificate in PEM"},
@@ -101,7 +101,8 @@ func TestCompareErrors(t *testing.T) {
 	}
 }
 
-// An answer that is no AdmissionReview of the request is an error that shows it.
+// An answer that is not the AdmissionReview for the request results in an error that shows the
+// answer.
 func TestCompareAnswers(t *testing.T) {
 	var status int
 	var text string
@@ -122,13 +123,13 @@ func TestCompareAnswers(t *testing.T) {
 		text   string
 		want   string
 	}{
-		{http.StatusNotFound, "404 page\nnot found", "answers 404 Not Found, and no AdmissionReview: 404 page not found"},
-		{http.StatusOK, "hello", "answers no AdmissionReview: invalid character"},
-		{http.StatusOK, "", "answers no AdmissionReview"},
-		{http.StatusOK, "{}", "answers no AdmissionReview: {}"},
-		{http.StatusOK, `{"kind":"Status"}`, `answers no AdmissionReview: {"kind":"Status"}`},
-		{http.StatusOK, strings.Replace(review, "admission.k8s.io", "example.com", 1), "answers no AdmissionReview"},
-		{http.StatusOK, strings.Replace(review, `,"allowed":true`, "", 1), "answers no AdmissionReview"},
+		{http.StatusNotFound, "404 page\nnot found", "answers 404 Not Found without an AdmissionReview: 404 page not found"},
+		{http.StatusOK, "hello", "is not an AdmissionReview: invalid character"},
+		{http.StatusOK, "", "is not an AdmissionReview"},
+		{http.StatusOK, "{}", "is not an AdmissionReview: {}"},
+		{http.StatusOK, `{"kind":"Status"}`, `is not an AdmissionReview: {"kind":"Status"}`},
+		{http.StatusOK, strings.Replace(review, "admission.k8s.io", "example.com", 1), "is not an AdmissionReview"},
+		{http.StatusOK, strings.Replace(review, `,"allowed":true`, "", 1), "is not an AdmissionReview"},
 		{http.StatusOK, strings.Replace(review, uid, "other", 1), `its uid is "other"`},
 		{http.StatusOK, strings.Repeat("x", 1000), "x…"},
 	} {
@@ -145,10 +146,10 @@ func TestCompareAnswers(t *testing.T) {
 		!strings.Contains(err.Error(), "other.example") {
 		t.Errorf("another name: %v", err)
 	}
-	// httptest's server speaks HTTP/1.1 alone, and leaves the pod as it is.
+	// httptest's server supports only HTTP/1.1, and leaves the pod unchanged.
 	text = strings.Replace(review, `"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview",`, "", 1)
 	out, err := compared(t, compareOptions{url: server.URL, ca: file, serverName: "example.com"})
-	if err != nil || !strings.Contains(out, "the other webhook does not speak it") || !strings.Contains(out, "as it is, which takes less") {
+	if err != nil || !strings.Contains(out, "the other webhook does not support it") || !strings.Contains(out, "unchanged, which takes less time") {
 		t.Errorf("%v: %s", err, out)
 	}
 }

@@ -26,23 +26,23 @@ var policyFile []byte
 
 const uid = "705ab4f5-6393-11e8-b7cc-42010a800002"
 
-// Slices of the servers alternate, so that what else the machine does hits all of them.
+// The servers run in alternating slices, so that other load on the machine affects all of them.
 const rounds = 6
 
-// slice is how long a server is driven at one time. Tests, which need no figures, set less.
+// slice is how long a server is measured without a break. Tests need no figures and set less.
 var slice = 500 * time.Millisecond
 
-// webhookPath is where the measured handler, and the constant, are.
+// webhookPath is the path of the measured handler and of the constant one.
 const webhookPath = registration.PodPath + string(policy.InjectionEnabled)
 
-// side is one of the servers that are compared.
+// side is one of the compared servers.
 type side struct {
 	server *child
 	url    string
 }
 
-// startSides starts servers. The webhook comes first; the others answer as many bytes as
-// it does.
+// startSides starts servers. The first is the webhook; the answers of the others have the same
+// size.
 func startSides(ctx context.Context, dir, profile string, ca, body []byte, kinds ...string) (sides []side, size int, err error) {
 	defer func() {
 		if err != nil {
@@ -96,8 +96,8 @@ func stopAll(sides []side) {
 	}
 }
 
-// measureHandler compares the webhook over HTTPS, its look-ups answered in
-// memory, with servers that answer a constant.
+// measureHandler compares the webhook over HTTPS, with look-ups answered in memory, with servers
+// that return a constant.
 func measureHandler(ctx context.Context, dir, profile string, r *report) error {
 	ca, err := servingcert.Write(dir, "127.0.0.1")
 	if err != nil {
@@ -148,13 +148,13 @@ func measureHandler(ctx context.Context, dir, profile string, r *report) error {
 	return nil
 }
 
-// turn is a server, and the client that drives it.
+// turn is a server and its client.
 type turn struct {
 	side
 	client *http.Client
 }
 
-// alternate drives the servers by turns. The first round warms up.
+// alternate runs the servers in turns. The first round is a warm-up.
 func alternate(ctx context.Context, turns []turn, body []byte, clients int) ([]*load, error) {
 	loads := make([]*load, len(turns))
 	defer func() {
@@ -181,8 +181,7 @@ func alternate(ctx context.Context, turns []turn, body []byte, clients int) ([]*
 	return loads, nil
 }
 
-// metered adds the processor time that the clients and the server take. A nil server is
-// somebody else's.
+// metered adds the processor time of the clients and the server. A nil server is another program's.
 func metered(server *child, measure func() (load, error)) (load, error) {
 	var spent [2]time.Duration
 	var result load
@@ -210,7 +209,7 @@ func metered(server *child, measure func() (load, error)) (load, error) {
 	return result, nil
 }
 
-// reviewOf wraps a pod in the review that the API server sends of it.
+// reviewOf returns the review of a pod as the API server sends it.
 func reviewOf(pod []byte) ([]byte, error) {
 	var object map[string]any
 	if err := json.Unmarshal(pod, &object); err != nil {
@@ -243,17 +242,17 @@ func reviewOf(pod []byte) ([]byte, error) {
 
 func ms(d time.Duration) string { return fmt.Sprintf("%.2f", float64(d)/float64(time.Millisecond)) }
 
-// report is the table that people read.
+// report is the table for the user.
 type report struct {
 	out io.Writer
 }
 
 func (r *report) line(format string, args ...any) {
-	// A table that cannot be written is seen to be missing.
+	// The user notices a table that cannot be written.
 	_, _ = fmt.Fprintf(r.out, format+"\n", args...)
 }
 
-// judge puts a budget beside a figure.
+// judge compares a figure with its budget and returns the text for the table.
 func (r *report) judge(ok bool, budget string, args ...any) string {
 	word := "pass"
 	if !ok {

@@ -13,7 +13,7 @@ import (
 	"time"
 )
 
-// load is what a number of clients had answered.
+// load is the result of a number of clients.
 type load struct {
 	took    time.Duration
 	cpu     time.Duration // of clients and server
@@ -26,10 +26,10 @@ func (l *load) add(other load) {
 	l.samples = append(l.samples, other.samples...)
 }
 
-// rate is in requests per second.
+// rate returns the requests per second.
 func (l *load) rate() float64 { return float64(len(l.samples)) / l.took.Seconds() }
 
-// cost is the processor time of a request, at both ends.
+// cost returns the processor time of a request, of client and server together.
 func (l *load) cost() time.Duration { return l.cpu / time.Duration(max(1, len(l.samples))) }
 
 func (l *load) quantile(q float64) time.Duration {
@@ -40,15 +40,15 @@ func (l *load) quantile(q float64) time.Duration {
 	return l.samples[min(int(q*float64(len(l.samples))), len(l.samples)-1)]
 }
 
-// String is the load's columns in the report.
+// String returns the load's columns in the report.
 func (l *load) String() string {
 	return fmt.Sprintf("  %8.0f %7s %7s", l.rate(), ms(l.quantile(.5)), ms(l.quantile(.99)))
 }
 
-// newClient is a client as the API server is one: kept-alive connections, one
-// for all requests with HTTP/2, one for each concurrent request otherwise.
+// newClient returns a client that behaves like the API server. It keeps connections open: one for
+// all requests with HTTP/2, or one for each concurrent request otherwise.
 func newClient(ca []byte, http2 bool, clients int) *http.Client {
-	var roots *x509.CertPool // the system's, where there is no CA
+	var roots *x509.CertPool // the system's, if there is no CA
 	if ca != nil {
 		roots = x509.NewCertPool()
 		roots.AppendCertsFromPEM(ca)
@@ -58,8 +58,8 @@ func newClient(ca []byte, http2 bool, clients int) *http.Client {
 	}}
 }
 
-// drive has the clients post the body, each its next as soon as its last is
-// answered, for the duration.
+// drive lets the clients post the body for the duration. Each client sends the next request when
+// its last one is answered.
 func drive(ctx context.Context, client *http.Client, url string, body []byte, clients int, duration time.Duration) (load, error) {
 	var (
 		mu    sync.Mutex

@@ -1,5 +1,4 @@
-// Command bench measures what admission costs, and prints the figures beside
-// their budgets:
+// Command bench measures the cost of admission and prints the figures with their budgets:
 //
 //	go run ./test/bench             everything, in a few minutes
 //	go run ./test/bench -parts handler
@@ -7,29 +6,29 @@
 //
 // The parts are
 //
-//	handler   the webhook over HTTPS, its look-ups answered in memory, in one run
-//	          with two servers that answer a constant: one is controller-
-//	          runtime's server, the other Go's alone ("plain")
-//	cluster   the webhook's own time for pods created through a real API server,
-//	          one at a time, and its memory with few and with many service accounts
-//	sidecar   the config sidecar's memory and processor time while it is idle, after
-//	          a configuration of 100 KB and one of 1 MB
-//	relay     the relay beside a Prometheus that signs itself: processor time, latency,
-//	          memory, outages, and every sample counted; about six minutes, so it runs
-//	          only where -parts names it (make bench-relay)
+//	handler   the webhook over HTTPS, with look-ups answered in memory, in one run
+//	          with two servers that return a constant: one is controller-runtime's
+//	          server, the other is Go's own ("plain")
+//	cluster   the webhook's own time for pods that are created one at a time through a
+//	          real API server, and its memory with few and with many service accounts
+//	sidecar   the idle config sidecar's memory and processor time, with a configuration
+//	          of 100 KB and with one of 1 MB
+//	relay     the relay compared with a Prometheus that signs itself: processor time,
+//	          latency, memory, outages and lost samples; this takes about six minutes, so
+//	          it runs only if -parts names it (make bench-relay)
 //
-// -compare drives any other webhook for pods, such as amazon-eks-pod-identity-webhook,
-// beside ampbridge's with the same reviews, and prints the ratios of the one run. Where its
-// certificate has another name than the URL, as through kubectl port-forward,
-// -server-name says which.
+// -compare measures another webhook for pods, such as amazon-eks-pod-identity-webhook, together
+// with ampbridge's. Both get the same reviews, and bench prints the ratios of this run. If the
+// webhook's certificate has another name than the URL, as with kubectl port-forward, set the name
+// with -server-name.
 //
-// -profile writes the servers' CPU profiles. The handler's ratio is that of the requests per second. Beside it stands the
-// ratio of the processor time that a request takes at both ends, which other
-// load on the machine disturbs less; on a quiet machine the two agree.
+// -profile writes the servers' CPU profiles. The handler's ratio is that of the requests per
+// second. The next column is the ratio of the processor time of a request, of client and server
+// together. Other load on the machine affects it less; on an idle machine both ratios agree.
 //
-// Figures depend on the machine; the ratios and the flatness of memory hardly
-// do. A budget that is missed is said, and is no error: the exit status is that
-// of the measurement. Samples that the relay loses, and memory beyond its bounds, are errors.
+// Figures depend on the machine, but ratios and the constancy of memory hardly do. A missed budget
+// is reported, but is not an error: the exit status is that of the measurement. Lost samples of the
+// relay, and memory beyond its limits, are errors.
 package main
 
 import (
@@ -53,7 +52,7 @@ func main() {
 	profile := flag.String("profile", "", "`DIRECTORY` for CPU profiles of the servers of part handler")
 	compare := compareOptions{}
 	flag.StringVar(&compare.url, "compare", "", "`URL` of another webhook for pods, to measure beside ampbridge's, and nothing else")
-	flag.StringVar(&compare.ca, "ca", "", "`FILE` with the CA certificates, PEM, of the webhook of -compare; default: the system's")
+	flag.StringVar(&compare.ca, "ca", "", "`FILE` with the CA certificates, in PEM, of the webhook of -compare; default: the system's")
 	flag.StringVar(&compare.serverName, "server-name", "", "`NAME` in the certificate of the webhook of -compare; default: the URL's host")
 	relay := relayOptions{}
 	flag.IntVar(&relay.series, "series", 20_000, "part relay: how many series are scraped each second")
@@ -84,7 +83,7 @@ func run(ctx context.Context, parts []string, accounts int, profile string, comp
 	if err != nil {
 		return err
 	}
-	defer func() { _ = os.RemoveAll(dir) }() // a directory of the system's own
+	defer func() { _ = os.RemoveAll(dir) }() // the system removes its temporary files
 	r := &report{out: os.Stdout}
 	if compare.url != "" {
 		return measureCompared(ctx, dir, compare, ca, r)

@@ -39,13 +39,13 @@ const (
 	farLatency = 100 * time.Millisecond
 	// connections is how many shards a Prometheus may have.
 	connections = 200
-	// smallLimit and defaultLimit are containers' memory limits.
+	// smallLimit and defaultLimit are memory limits of containers.
 	smallLimit, defaultLimit = 128 << 20, 256 << 20
 )
 
-// relayOptions say how long to measure.
+// relayOptions determine how long to measure.
 type relayOptions struct {
-	series  int // scraped once a second
+	series  int // scraped every second
 	windows int
 	window  time.Duration
 	outages int
@@ -54,9 +54,9 @@ type relayOptions struct {
 
 var errBudget = errors.New("a budget of correctness is broken: samples are lost, or memory is beyond its bound")
 
-// measureRelay compares the relay with a Prometheus that signs itself. Two Prometheus scrape
-// the same exporter at the same time; one sends to the sink itself, and the other through
-// the real sidecar.
+// measureRelay compares the relay with a Prometheus that signs itself. Two Prometheus scrape the
+// same exporter at the same time. One sends directly to the sink, the other through the real
+// sidecar.
 func measureRelay(ctx context.Context, dir string, o relayOptions, r *report) (err error) {
 	b := &relayBench{dir: dir, report: r, options: o, client: &http.Client{Timeout: time.Minute}}
 	defer b.stop()
@@ -89,7 +89,7 @@ type relayBench struct {
 	sinkURL string
 	control string // of the sink, without TLS
 	ca      []byte
-	begun   int64 // of the samples that have to arrive, in milliseconds since the epoch
+	begun   int64 // of the samples that must arrive, in milliseconds since the epoch
 
 	children        []*child
 	sidecar         *child
@@ -113,7 +113,7 @@ func (b *relayBench) run(cmd *exec.Cmd) (*child, error) {
 	return c, err
 }
 
-// must judges a budget that fails the run.
+// must returns the result for a budget. A missed budget fails the run.
 func (b *relayBench) must(ok bool, budget string, args ...any) string {
 	if !ok {
 		b.broken = true
@@ -152,7 +152,7 @@ func (b *relayBench) start(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	context.AfterFunc(ctx, func() { _ = cloud.Close() }) // its files are the system's to tidy up
+	context.AfterFunc(ctx, func() { _ = cloud.Close() }) // an error only leaves temporary files
 	if b.config, err = sidecarConfig(ctx, cloud, filepath.Join(b.dir, "relayed")); err != nil {
 		return err
 	}
@@ -184,13 +184,13 @@ func (b *relayBench) start(ctx context.Context) (err error) {
 	if b.direct, b.directURL, err = b.startPrometheus(prometheus, file, "direct"); err != nil {
 		return err
 	}
-	time.Sleep(10 * time.Second) // both queues have begun to send
+	time.Sleep(10 * time.Second) // until both queues have started to send
 	b.begun = time.Now().UnixMilli()
 	return nil
 }
 
-// startSidecar runs the sidecar on a configuration, in the memory that a container with
-// that limit leaves to Go, until it serves the block.
+// startSidecar runs the sidecar with a configuration until it serves the block. Go gets as much
+// memory as in a container with that limit.
 func (b *relayBench) startSidecar(c sidecarconfig.Config, config []byte, limit int64) (*child, error) {
 	if err := os.WriteFile(filepath.Join(c.Source, c.File), config, 0o600); err != nil {
 		return nil, err
@@ -230,12 +230,12 @@ func (b *relayBench) startPrometheus(program, config, name string) (*child, stri
 	return p, at, p.until("Prometheus is ready", func() bool { return answers(at + "/-/ready") })
 }
 
-// freeAddress is below the ports that outgoing connections get.
+// freeAddress returns an address with a port below those of outgoing connections.
 func freeAddress() string {
 	for port := 20000 + os.Getpid()%1000; ; port += 7 {
 		l, err := net.Listen("tcp4", "127.0.0.1:"+strconv.Itoa(port))
 		if err == nil {
-			_ = l.Close() // only asked
+			_ = l.Close() // only a check
 			if !slices.Contains(given, port) {
 				given = append(given, port)
 				return l.Addr().String()
@@ -288,7 +288,7 @@ func (b *relayBench) windows() error {
 	return nil
 }
 
-// mebi is a MiB in MB, which memory is in.
+// mebi is a MiB in MB, the unit of memory.
 const mebi = (1 << 20) / 1e6
 
 func mib(mb float64) string { return fmt.Sprintf("%.1f MiB", mb/mebi) }
@@ -305,7 +305,7 @@ func median(list []float64) float64 {
 	return (sorted[len(sorted)/2-1] + sorted[len(sorted)/2]) / 2
 }
 
-// relayTarget is where and how Prometheus writes to a sidecar's relay.
+// relayTarget is the URL and the password with which Prometheus writes to a sidecar's relay.
 type relayTarget struct{ url, password string }
 
 func targetOf(c sidecarconfig.Config) (t relayTarget, err error) {
@@ -322,7 +322,7 @@ func targetOf(c sidecarconfig.Config) (t relayTarget, err error) {
 	return relayTarget{"http://127.0.0.1:" + strings.Fields(rest)[0], string(password)}, err
 }
 
-// latency compares single sends, which take turns.
+// latency compares single sends in turns.
 func (b *relayBench) latency() error {
 	sidecar, _, target, err := b.second("latency", []byte("global: {}\n"), defaultLimit)
 	if err != nil {
@@ -331,7 +331,7 @@ func (b *relayBench) latency() error {
 	defer sidecar.stop()
 	direct := newClient(b.ca, false, 1)
 	through := newClient(nil, false, 1)
-	body := bytes.Repeat([]byte{0}, 27_000) // which the sink does not decode there
+	body := bytes.Repeat([]byte{0}, 27_000) // the sink does not decode it on this path
 	for _, far := range []time.Duration{0, farLatency} {
 		if err := b.command("delay", far.String()); err != nil {
 			return err
@@ -347,7 +347,7 @@ func (b *relayBench) latency() error {
 				if err := b.write(side.client, side.url, target.password, body); err != nil {
 					return err
 				}
-				if n >= 10 { // connections are open
+				if n >= 10 { // after that the connections are open
 					side.load.samples = append(side.load.samples, time.Since(began))
 				}
 			}
@@ -384,7 +384,7 @@ func (b *relayBench) write(client *http.Client, to, password string, body []byte
 	return nil
 }
 
-// command tells the sink what to do.
+// command sends a command to the sink.
 func (b *relayBench) command(name, value string) error {
 	answer, err := b.client.Get(b.control + "/" + name + "?value=" + value)
 	if err != nil {
@@ -393,7 +393,7 @@ func (b *relayBench) command(name, value string) error {
 	return answer.Body.Close()
 }
 
-// arrived returns how many samples the sink has of each scrape, by its time.
+// arrived returns how many samples of each scrape the sink has, by the scrape's time.
 func (b *relayBench) arrived(workspace string) (counts map[int64]int, err error) {
 	answer, err := b.client.Get(b.control + "/counts?value=" + workspace)
 	if err != nil {
@@ -403,8 +403,8 @@ func (b *relayBench) arrived(workspace string) (counts map[int64]int, err error)
 	return counts, json.NewDecoder(answer.Body).Decode(&counts)
 }
 
-// behind returns how far a workspace is behind: the age of the oldest scrape that is not
-// complete. A scrape of the last seconds is still on its way.
+// behind returns how far a workspace is behind: the age of the oldest scrape that is not complete.
+// Scrapes of the last seconds may still be on their way.
 func (b *relayBench) behind(workspace string) (time.Duration, error) {
 	counts, err := b.arrived(workspace)
 	if err != nil {
@@ -425,7 +425,7 @@ func (b *relayBench) behind(workspace string) (time.Duration, error) {
 	return time.Duration(now-newest) * time.Millisecond, nil
 }
 
-// outages measures how long both take to catch up.
+// outages measures how long both Prometheus take to catch up.
 func (b *relayBench) outages() error {
 	if err := b.command("delay", farLatency.String()); err != nil {
 		return err
@@ -459,7 +459,7 @@ func (b *relayBench) outages() error {
 		direct = append(direct, took["ws-direct"].Seconds())
 		relayed = append(relayed, took["ws-relayed"].Seconds())
 		ratios = append(ratios, took["ws-relayed"].Seconds()/took["ws-direct"].Seconds())
-		time.Sleep(10 * time.Second) // shards go down again
+		time.Sleep(10 * time.Second) // until the number of shards is low again
 	}
 	m, err := b.sidecar.resident()
 	if err != nil {
@@ -472,8 +472,8 @@ func (b *relayBench) outages() error {
 	return b.command("delay", "0s")
 }
 
-// lost counts samples: each scrape since the beginning has to be complete, and Prometheus
-// may not have given one up.
+// lost counts lost samples. Each scrape since the beginning must be complete, and Prometheus must
+// not have dropped any.
 func (b *relayBench) lost() error {
 	end := time.Now().UnixMilli()
 	time.Sleep(15 * time.Second)
@@ -508,8 +508,8 @@ func (b *relayBench) lost() error {
 	return nil
 }
 
-// scraped returns the times of the scrapes that a Prometheus has stored, in milliseconds
-// since the epoch.
+// scraped returns the times of the scrapes that a Prometheus has stored, in milliseconds since the
+// epoch.
 func (b *relayBench) scraped(prometheus string) (times []int64, err error) {
 	answer, err := b.client.Get(prometheus + "/api/v1/query?query=" + url.QueryEscape(`up{job="bench"}[1h]`))
 	if err != nil {
@@ -534,7 +534,7 @@ func (b *relayBench) scraped(prometheus string) (times []int64, err error) {
 	return times, nil
 }
 
-// metric returns the sum of a metric's series.
+// metric returns the sum over the series of a metric.
 func (b *relayBench) metric(prometheus, name string) (sum float64, err error) {
 	answer, err := b.client.Get(prometheus + "/metrics")
 	if err != nil {
@@ -558,7 +558,7 @@ func (b *relayBench) metric(prometheus, name string) (sum float64, err error) {
 	return sum, nil
 }
 
-// second starts a sidecar of its own, for peaks.
+// second starts a separate sidecar, to measure a peak.
 func (b *relayBench) second(name string, config []byte, limit int64) (*child, sidecarconfig.Config, relayTarget, error) {
 	c := b.config
 	dir := filepath.Join(b.dir, name)
@@ -577,7 +577,7 @@ func (b *relayBench) second(name string, config []byte, limit int64) (*child, si
 	return sidecar, c, target, err
 }
 
-// press writes with many connections until it is told to stop. 503 is an answer too.
+// press writes with many connections until it is stopped. It also counts 503 as an answer.
 func (b *relayBench) press(t relayTarget, size int) (stop func() (answers int, err error)) {
 	ctx, cancel := context.WithCancel(context.Background())
 	client := newClient(nil, false, connections)
@@ -601,7 +601,7 @@ func (b *relayBench) press(t relayTarget, size int) (stop func() (answers int, e
 				} else {
 					time.Sleep(100 * time.Millisecond)
 				}
-				_ = answer.Body.Close() // the next one gets a connection of its own
+				_ = answer.Body.Close() // without reading it, so the next request uses another connection
 			}
 			results <- n
 		}()
@@ -650,8 +650,7 @@ func (b *relayBench) bodies() error {
 	return b.command("delay", "0s")
 }
 
-// edit changes a configuration of 4 MB while the relay is under load, within the default
-// limit.
+// edit changes a configuration of 4 MB while the relay is under load, within the default limit.
 func (b *relayBench) edit() error {
 	sidecar, c, target, err := b.second("edit", configuration(4e6), defaultLimit)
 	if err != nil {
@@ -678,7 +677,7 @@ func (b *relayBench) edit() error {
 		return err
 	}
 	sidecar.stop()
-	b.row("peak memory, a configuration of 4 MB edited in %.1f s meanwhile (%d)", []any{took.Seconds(), answers},
+	b.row("peak memory, while a configuration of 4 MB is edited in %.1f s (%d)", []any{took.Seconds(), answers},
 		mib(m.peak), b.must(m.peak <= defaultLimit/1e6, "≤ %d MiB", defaultLimit>>20))
 	return nil
 }

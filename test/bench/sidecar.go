@@ -24,16 +24,16 @@ const (
 	sidecarAudience = "sts.amazonaws.com"
 	sidecarRegion   = "eu-west-1"
 	sidecarAccount  = "111122223333"
-	// settling is the time from the block to an idle sidecar, idling how long it
-	// is then watched.
+	// settling is the time from the block to an idle sidecar, and idling is how long it is then
+	// observed.
 	settling = 3 * time.Second
 	idling   = 10 * time.Second
 	// idleBudget is 16 MiB, in MB.
 	idleBudget = 16 * (1 << 20) / 1e6
 )
 
-// measureSidecar runs the sidecar's own program on a configuration of 100 KB,
-// which then becomes one of 1 MB, and looks at it while it is idle.
+// measureSidecar measures the idle sidecar's own program with a configuration of 100 KB and then
+// with one of 1 MB.
 func measureSidecar(ctx context.Context, dir string, r *report) error {
 	program, err := buildSidecar(ctx, dir)
 	if err != nil {
@@ -43,7 +43,7 @@ func measureSidecar(ctx context.Context, dir string, r *report) error {
 	if err != nil {
 		return err
 	}
-	defer func() { _ = cloud.Close() }() // its files are the system's to tidy up
+	defer func() { _ = cloud.Close() }() // an error only leaves temporary files
 	assigned, err := sidecarConfig(ctx, cloud, filepath.Join(dir, "sidecar"))
 	if err != nil {
 		return err
@@ -70,8 +70,7 @@ func buildSidecar(ctx context.Context, dir string) (program string, err error) {
 	return program, nil
 }
 
-// measureIdle starts a sidecar of its own for each size, so that the peak is
-// that size's.
+// measureIdle starts a separate sidecar for each size, so that the peak belongs to that size.
 func measureIdle(program string, a sidecarconfig.Config, size int, r *report) error {
 	if err := os.WriteFile(filepath.Join(a.Source, a.File), configuration(size), 0o600); err != nil {
 		return err
@@ -181,8 +180,7 @@ func sidecarConfig(ctx context.Context, cloud *awstest.Cloud, dir string) (a sid
 	return a, nil
 }
 
-// configuration is a prometheus.yml of at least that many bytes, made of jobs
-// as charts write them.
+// configuration returns a prometheus.yml of at least size bytes, with jobs as charts write them.
 func configuration(size int) []byte {
 	var b strings.Builder
 	b.WriteString("global:\n  scrape_interval: 30s\nscrape_configs:\n")

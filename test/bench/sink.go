@@ -14,7 +14,7 @@ import (
 	"github.com/ampbridge/ampbridge/test/awstest"
 )
 
-// sink plays AMP: it decodes and counts every sample, by workspace and by the time of its
+// sink acts as AMP: it decodes every sample, and counts them by workspace and by the time of the
 // scrape.
 type sink struct {
 	mu     sync.Mutex
@@ -23,7 +23,7 @@ type sink struct {
 	fail   bool
 }
 
-// serveSink serves the sink over TLS, and what controls it without.
+// serveSink serves the sink with TLS, and its control without TLS.
 func serveSink(ctx context.Context, addr, control, certs string) error {
 	s := &sink{counts: map[string]map[int64]int{}}
 	writes := &http.Server{Addr: addr, ReadHeaderTimeout: 10 * time.Second, Handler: http.HandlerFunc(s.write)}
@@ -83,15 +83,15 @@ func (s *sink) control(w http.ResponseWriter, r *http.Request) {
 	defer s.mu.Unlock()
 	switch r.URL.Path {
 	case "/delay":
-		s.delay, _ = time.ParseDuration(value) // this program writes it
+		s.delay, _ = time.ParseDuration(value) // only this program sends it
 	case "/fail":
 		s.fail = value == "true"
 	case "/counts":
-		_ = json.NewEncoder(w).Encode(s.counts[value]) // the reader sees what is missing
+		_ = json.NewEncoder(w).Encode(s.counts[value]) // the reader notices a missing answer
 	}
 }
 
-// serveExporter serves so many series.
+// serveExporter serves the given number of series.
 func serveExporter(ctx context.Context, addr string, series int) error {
 	var text strings.Builder
 	text.WriteString("# TYPE bench_bytes_total counter\n")
@@ -101,7 +101,7 @@ func serveExporter(ctx context.Context, addr string, series int) error {
 	body := []byte(text.String())
 	metrics := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "text/plain; version=0.0.4")
-		_, _ = w.Write(body) // an error means that the client has gone
+		_, _ = w.Write(body) // an error means that the client has disconnected
 	})
 	server := &http.Server{Addr: addr, ReadHeaderTimeout: 10 * time.Second, Handler: metrics}
 	context.AfterFunc(ctx, func() { _ = server.Close() })
