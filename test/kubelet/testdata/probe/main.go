@@ -1,4 +1,4 @@
-// Command probe is the program that the tests of test/kubelet run in containers. Its first argument says what it does.
+// Command probe is the program that the tests of test/kubelet run in containers. Its first argument selects what it does.
 package main
 
 import (
@@ -14,17 +14,17 @@ import (
 	"time"
 )
 
-// report is what a program can tell of the container it is in.
+// report is what a program sees of its container.
 type report struct {
 	Args     []string
 	Env      []string
 	Dir      string
 	Hostname string
 	UID, GID int
-	Caps     string            // effective and permitted, as /proc/self/status has them
-	Files    map[string]string // of the paths asked for: the content, or the error
+	Caps     string            // effective and permitted, in the notation of /proc/self/status
+	Files    map[string]string // by requested path: the content, or the error
 	Root     []string          // entries of /
-	Writes   map[string]string // of the paths asked for, prefixed with "w:": the error of writing there, "" for none
+	Writes   map[string]string // by requested path with the prefix "w:": the error of a write, "" if there is none
 }
 
 func main() {
