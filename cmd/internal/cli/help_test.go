@@ -99,6 +99,9 @@ func TestFlagsMeanTheSame(t *testing.T) {
 			if want, known := placeholders[f.Name]; known && name != want {
 				t.Errorf("%s: --%s %s, want %s", cmd.CommandPath(), f.Name, name, want)
 			}
+			if f.Value.Type() != "bool" && !regexp.MustCompile(`^([A-Z]|s3:)`).MatchString(name) {
+				t.Errorf("%s: --%s has no name for its value but %q", cmd.CommandPath(), f.Name, name)
+			}
 			if f.Name != "file" && f.Shorthand != shorthands[f.Name] {
 				t.Errorf("%s: --%s has the shorthand %q, want %q", cmd.CommandPath(), f.Name, f.Shorthand, shorthands[f.Name])
 			}

@@ -25,7 +25,7 @@ func registerPublish(flags *pflag.FlagSet, o *publish.Options) {
 		&o.Retain,
 		"retain",
 		publish.DefaultRetain,
-		"how long a key stays published after the cluster stops using it: longer than any token is valid",
+		"`DURATION` for which a key stays published after the cluster stops using it: longer than any token is valid",
 	)
 	flags.BoolVar(&o.Prune, "prune", false, "remove keys that the cluster has not used for longer than --retain")
 	flags.BoolVar(&o.DryRun, "dry-run", false, "show what would be published and write nothing")

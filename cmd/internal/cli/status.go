@@ -18,7 +18,7 @@ func registerStatus(flags *pflag.FlagSet, o *status.Options) {
 	keepOldName(flags, "ampbridge-namespace", "system-namespace")
 	flags.BoolVar(&o.NoAWS, "no-aws", false, "do not read AWS, even if there are credentials")
 	flags.BoolVarP(&o.Watch, "watch", "w", false, "repeat until interrupted")
-	flags.DurationVar(&o.Interval, "interval", 10*time.Second, "with --watch: the time between two reports")
+	flags.DurationVar(&o.Interval, "interval", 10*time.Second, "with --watch: the `DURATION` between two reports")
 	registerOutput(flags, &o.Output)
 }
 
