@@ -68,7 +68,7 @@ func Main(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io
 	case began && !usage.Is(err):
 		return Failed
 	}
-	_, _ = fmt.Fprintf(stderr, "ampbridge: %s --help says more\n", ran.CommandPath())
+	_, _ = fmt.Fprintf(stderr, "ampbridge: see %s --help\n", ran.CommandPath())
 	return Usage
 }
 

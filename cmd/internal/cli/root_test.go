@@ -67,7 +67,7 @@ func TestStatusAndErrors(t *testing.T) {
 		{"mistakes on standard input", "validate -", "kind: [", Failed, "", []string{"ampbridge: standard input: not YAML: "}},
 		{"no argument", "validate", "", Usage, "",
 			[]string{"ampbridge: --policy is missing: write for example --policy policy.yaml\n",
-				"ampbridge: ampbridge validate --help says more\n"}},
+				"ampbridge: see ampbridge validate --help\n"}},
 		{"standard input twice", "validate - good.yaml -", goodPolicy, Usage, "", []string{"ampbridge: standard input is named twice"}},
 		{"unknown command", "sink", "", Usage, "",
 			[]string{`ampbridge: unknown command "sink" for "ampbridge": did you mean sync?` + "\n"}},
@@ -108,7 +108,7 @@ func TestStatusAndErrors(t *testing.T) {
 			[]string{"ampbridge: unknown flag: --polcy: did you mean --policy?\n"}},
 		{"missing flag", "sync --once", "", Usage, "",
 			[]string{"ampbridge: --policy is missing: write for example --policy policy.yaml\n", "ampbridge: " +
-				"ampbridge sync --help says more\n"}},
+				"see ampbridge sync --help\n"}},
 		{"the controller form shrinks nothing", "sync --policy good.yaml --allow-shrink", "", Usage, "", []string{"--allow-shrink is " +
 			"for --once"}},
 		{"a status page for all", "sync --policy good.yaml --status-addr :8082", "", Usage, "",
