@@ -36,14 +36,14 @@ func registerSystemNamespace(flags *pflag.FlagSet, name *string, value string) {
 	flags.StringVar(name, "system-namespace", value, "`NAMESPACE` in which ampbridge is installed")
 }
 
-// kubernetesHeading is the heading of the flags for the connection to a cluster.
-const kubernetesHeading = "Flags for the connection to the cluster, as of kubectl"
+// KubernetesHeading is the heading of the flags for the connection to a cluster.
+const KubernetesHeading = "Flags for the connection to the cluster, as of kubectl"
 
 // registerKube adds kubectl's flags for the connection to a cluster. --username and
 // --password are left out, because Kubernetes removed basic authentication. The flag
 // --namespace is not among them: it selects subjects here.
 func registerKube(flags *pflag.FlagSet, path *string, overrides *kube.Overrides) {
-	grouped(flags, kubernetesHeading, func(flags *pflag.FlagSet) {
+	grouped(flags, KubernetesHeading, func(flags *pflag.FlagSet) {
 		flags.StringVar(path, "kubeconfig", "",
 			"kubeconfig `FILE` (default: $KUBECONFIG, ~/.kube/config, then the service account of the pod)")
 		names := clientcmd.RecommendedConfigOverrideFlags("")

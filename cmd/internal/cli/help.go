@@ -56,8 +56,8 @@ func FlagGroups(cmd *cobra.Command) []FlagGroup {
 	}
 	for _, pass := range []func(heading string) bool{
 		func(heading string) bool { return heading == ungrouped },
-		func(heading string) bool { return heading != ungrouped && heading != kubernetesHeading },
-		func(heading string) bool { return heading == kubernetesHeading },
+		func(heading string) bool { return heading != ungrouped && heading != KubernetesHeading },
+		func(heading string) bool { return heading == KubernetesHeading },
 	} {
 		cmd.Flags().VisitAll(func(f *pflag.Flag) {
 			heading := ungrouped
