@@ -28,8 +28,8 @@ func grouped(flags *pflag.FlagSet, heading string, register func(*pflag.FlagSet)
 			f.Annotations = map[string][]string{}
 		}
 		f.Annotations[headingOf] = []string{heading}
+		flags.AddFlag(f) // it panics if the command has a flag of the same name
 	})
-	flags.AddFlagSet(group)
 }
 
 // FlagGroup is a group of flags in a help text.
