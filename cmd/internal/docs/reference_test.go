@@ -37,9 +37,11 @@ func TestCommandLine(t *testing.T) {
 	fmt.Fprintf(&b, generated, "the commands themselves (cmd/internal/cli)")
 	b.WriteString("`ampbridge COMMAND --help` prints the same. ")
 	b.WriteString("Exit statuses: 0 success, 1 failure, 2 a wrong command line;\n[doctor](doctor.md) also has 3.\n")
-	for _, c := range commands(t) {
+	all := commands(t)
+	for _, c := range all {
 		describe(&b, c)
 	}
+	describeConnection(&b, all)
 	golden(t, "docs/reference/cli.md", b.String())
 }
 
@@ -76,19 +78,38 @@ func describe(b *strings.Builder, c *cobra.Command) {
 	if c.Example != "" {
 		fmt.Fprintf(b, "\nExamples:\n\n```\n%s\n```\n", strings.Trim(c.Example, "\n"))
 	}
-	flags := c.LocalFlags()
-	title := "Flags"
-	if !c.HasParent() {
-		title = "Flags of every command"
+	for _, group := range cli.FlagGroups(c) {
+		if group.Heading == cli.KubernetesHeading {
+			b.WriteString("\nIt also has the [flags for the connection to the cluster](#flags-for-the-connection-to-the-cluster).\n")
+			continue
+		}
+		describeFlags(b, group)
 	}
+}
+
+// describeFlags lists the flags of a group, except --help.
+func describeFlags(b *strings.Builder, group cli.FlagGroup) {
 	var rows []string
-	flags.VisitAll(func(f *pflag.Flag) {
-		if !f.Hidden && f.Deprecated == "" && f.Name != "help" && c.InheritedFlags().Lookup(f.Name) == nil {
+	group.Flags.VisitAll(func(f *pflag.Flag) {
+		if f.Name != "help" {
 			rows = append(rows, flag(f))
 		}
 	})
 	if len(rows) > 0 {
-		fmt.Fprintf(b, "\n%s:\n\n%s", title, strings.Join(rows, ""))
+		fmt.Fprintf(b, "\n%s:\n\n%s", group.Heading, strings.Join(rows, ""))
+	}
+}
+
+// describeConnection lists the flags that every command has which reads a cluster.
+func describeConnection(b *strings.Builder, all []*cobra.Command) {
+	for _, c := range all {
+		for _, group := range cli.FlagGroups(c) {
+			if group.Heading == cli.KubernetesHeading {
+				b.WriteString("\n## Flags for the connection to the cluster\n\nThey are those of kubectl. Every command that reads a cluster has them.\n")
+				describeFlags(b, group)
+				return
+			}
+		}
 	}
 }
 
