@@ -389,7 +389,7 @@ func TestExistingPolicy(t *testing.T) {
 	}
 	notes := mustRunHelm(t, helm4, slices.Concat([]string{"install", release, chartDir, "--namespace", namespace, "--dry-run=client"}, args,
 		[]string{"--set", "policy=null"})...)
-	names(t, notes, "The policy is that of ConfigMap own")
+	names(t, notes, "The policy is in ConfigMap own")
 	// With the breaker off, it takes evictions for sync to have the right.
 	for repair, want := range map[string]bool{"none": false, "evict": true} {
 		all := render(t, slices.Concat(args, []string{"--set", "sync.auditor.breaker=false,policyConfigMap.auditRepair=" + repair})...)

@@ -137,7 +137,7 @@ func TestContradictions(t *testing.T) {
 		{"a selector's label for all", []string{"-f", minimal, "--set", `commonLabels.app\.kubernetes\.io/name=x`},
 			[]string{"commonLabels", "app.kubernetes.io/name", "nameOverride"}},
 		{"a selector's label for pods", []string{"-f", minimal, "--set", `sync.podLabels.app\.kubernetes\.io/component=x`},
-			[]string{"sync.podLabels", "app.kubernetes.io/component", "leave it out"}},
+			[]string{"sync.podLabels", "app.kubernetes.io/component", "remove it"}},
 		{"a variable twice", []string{"-f", minimal, "--set", "webhook.extraEnv[0].name=A,webhook.extraEnv[1].name=A"},
 			[]string{"webhook.extraEnv[1].name", `"A" is listed twice`}},
 		{"a Secret twice", []string{"-f", minimal, "--set", "imagePullSecrets[0].name=a,imagePullSecrets[1].name=a"},

@@ -182,7 +182,7 @@ func TestApplyMakesWhatThePlanShows(t *testing.T) {
 		"--write-policy",
 		f.file,
 	); !strings.Contains(out, "in sync: nothing to change") ||
-		!strings.Contains(out, "was made before") {
+		!strings.Contains(out, "was created before") {
 		t.Error(out)
 	}
 	if f.policy().Destinations[0].Workspace != workspace || len(f.writes(n)) > 0 {
@@ -318,7 +318,7 @@ func TestForeignObjectsStayAsTheyAre(t *testing.T) {
 			_, err := c.CreateOpenIDConnectProvider(f.Context(),
 				&iam.CreateOpenIDConnectProviderInput{Url: aws.String(issuer), ClientIDList: []string{"theirs"}})
 			return err
-		}, "does not take the audience"},
+		}, "does not accept the audience"},
 		"a boundary for something else": {func(f *fixture, c *iam.Client) error {
 			_, err := c.CreatePolicy(f.Context(), &iam.CreatePolicyInput{PolicyName: aws.String("ampbridge-boundary"),
 				PolicyDocument: aws.String(`{"Version":"2012-10-17","Statement":{"Effect":"Allow","Action":"*","Resource":"*"}}`)})
@@ -394,7 +394,7 @@ func TestWrongArgumentsAreNamed(t *testing.T) {
 		want             string
 	}{
 		{"two accounts", two, "-o terraform --earlier none", cli.Usage, "the policy has the accounts 444455556666, 111122223333, and " +
-			"bootstrap works on one: name it with --account"},
+			"bootstrap prepares one at a time: name it with --account"},
 		{"sync reaches one of two", two, "-o terraform --earlier none --account 111122223333", cli.Failed, "add all but one of them " +
 			"to trust.accounts"},
 		{"another account", policyText, "--account 999999999999", cli.Usage, "--account 999999999999: the policy has 111122223333"},

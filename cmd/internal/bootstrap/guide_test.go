@@ -228,7 +228,7 @@ func TestRoleFilesThatAreRefused(t *testing.T) {
 	for name, c := range map[string]struct{ text, args, want string }{
 		"good":       {good, "--cluster-name dev", ""},
 		"encoded":    {encoded, "--cluster-name dev", ""},
-		"no cluster": {good, "", "name it with --cluster-name"},
+		"no cluster": {good, "", "name the cluster with --cluster-name"},
 		"no label":   {good, "--cluster-name Dev_1", "write a DNS label, such as dev-1"},
 		"a module":   {good, "--cluster-name dev --module module.amp", "--module is for the file of a module"},
 		"without its slash": {role(`{"StringEquals":{"` + strings.TrimSuffix(host, "/") + `:sub":"system:serviceaccount:a:b"}}`),
@@ -237,7 +237,7 @@ func TestRoleFilesThatAreRefused(t *testing.T) {
 			"--cluster-name dev", "StringEquals has no key"},
 		"no service account": {role(`{"StringEquals":{"` + host + `:sub":"prometheus"}}`), "--cluster-name dev", "prometheus"},
 		"no web identity":    {strings.Replace(good, "WithWebIdentity", "", 1), "--cluster-name dev", "no statement allows"},
-		"no ARN":             {strings.Replace(good, `"Arn"`, `"arnn"`, 1), "--cluster-name dev", "want RoleName and Arn"},
+		"no ARN":             {strings.Replace(good, `"Arn"`, `"arnn"`, 1), "--cluster-name dev", "must have RoleName and Arn"},
 		"another account": {strings.Replace(good, "arn:aws:iam::111122223333:role/r", "arn:aws:iam::444455556666:role/r", 1),
 			"--cluster-name dev", "444455556666"},
 	} {

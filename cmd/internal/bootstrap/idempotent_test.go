@@ -130,7 +130,7 @@ func TestTwoOwnedWorkspacesAreListed(t *testing.T) {
 	}
 	// The policy's word decides.
 	f.write(strings.Replace(policyText, "arn:aws:aps:eu-west-1:111122223333:workspace/ws-new", arns[0], 1))
-	if out := f.must("--apply", "--yes"); strings.Contains(out, "was made before") {
+	if out := f.must("--apply", "--yes"); strings.Contains(out, "was created before") {
 		t.Errorf("the policy names it, and it is called made before:\n%s", out)
 	}
 	// One that is being deleted does not count.
@@ -185,9 +185,9 @@ func TestTagsThatAWSRefusesAreRefusedFirst(t *testing.T) {
 		args []string
 		want string
 	}{
-		"one key in two cases": {[]string{"--tag", "Team=a", "--tag", "team=a"}, "the tags Team and team are one tag to IAM"},
-		"too many":             {many(47), "47 tags: AWS takes 50 on one thing"},
-		"ours in capitals":     {[]string{"--tag", "AMPBRIDGE.io/owner=x"}, "is not for others"},
+		"one key in two cases": {[]string{"--tag", "Team=a", "--tag", "team=a"}, "the tags Team and team are the same tag for IAM"},
+		"too many":             {many(47), "47 tags: AWS accepts 50 on one resource"},
+		"ours in capitals":     {[]string{"--tag", "AMPBRIDGE.io/owner=x"}, "are reserved"},
 	} {
 		f := newFixture(t, policyText)
 		if status, out, errs := f.run("", append([]string{"--apply", "--yes"}, c.args...)...); status == cli.OK ||

@@ -123,13 +123,13 @@ func TestThousandDestinationsAreRefusedFirst(t *testing.T) {
 	n := len(f.cloud.Calls())
 	status, out, errs := f.run("", "--apply", "--yes")
 	if status != cli.Failed || !strings.Contains(out, "the boundary names 1000 workspaces and roles") ||
-		!strings.Contains(out, "make a policy of your own") || len(f.writes(n)) > 0 {
+		!strings.Contains(out, "create a policy of your own") || len(f.writes(n)) > 0 {
 		t.Errorf("status %d, %v\n%.3000s%s", status, f.writes(n), out, errs)
 	}
 	for _, args := range [][]string{{"-o", "aws-cli"}, {"-o", "terraform", "--earlier", "none"}} {
 		n := len(f.cloud.Calls())
 		if status, out, errs := f.run("", args...); status != cli.Failed || out != "" || len(f.cloud.Calls()) > n ||
-			!strings.Contains(errs, "make a policy of your own") {
+			!strings.Contains(errs, "create a policy of your own") {
 			t.Errorf("%s: status %d, %d bytes: %s", args, status, len(out), errs)
 		}
 		out := f.must(append(args, "--existing-boundary")...)

@@ -77,7 +77,7 @@ func TestPodIdentityReachesEveryAccount(t *testing.T) {
 	}
 	// A run without the flag keeps it; another takes it away.
 	f.credentials(f.account.AdminCredentials())
-	if out := f.must("--account", accountID, "--apply", "--yes"); !strings.Contains(out, "trusts EKS Pod Identity, and goes on to") ||
+	if out := f.must("--account", accountID, "--apply", "--yes"); !strings.Contains(out, "still trusts EKS Pod Identity") ||
 		!strings.Contains(f.trust(), "pods.eks.amazonaws.com") {
 		t.Errorf("%s\n%s", out, f.trust())
 	}
@@ -107,7 +107,7 @@ func TestAddedTrustIsShownAndKept(t *testing.T) {
 		with := strings.Replace(whole, own, own+added+",", 1)
 		put(with)
 		n := len(f.cloud.Calls())
-		if out := f.must("--apply", "--yes"); !strings.Contains(out, "has a statement that bootstrap did not write, and that stays") ||
+		if out := f.must("--apply", "--yes"); !strings.Contains(out, "has a statement that bootstrap did not write and does not change") ||
 			len(f.writes(n)) > 0 {
 			t.Errorf("%s: %v\n%s", name, f.writes(n), out)
 		}

@@ -104,7 +104,7 @@ func TestOtherCommandsRefuseNewWorkspaces(t *testing.T) {
 			status, stdout, stderr := run(t, args...)
 			said := stdout + stderr
 			if status == cli.OK ||
-				!strings.Contains(said, "line 6: destinations[0].workspace: is "+id+", a workspace that is yet to be made") ||
+				!strings.Contains(said, "line 6: destinations[0].workspace: is "+id+", a placeholder for a new workspace") ||
 				!strings.Contains(said, "ampbridge bootstrap --policy") {
 				t.Errorf("%s: ampbridge %s: status %d\n%s", id, strings.Join(args, " "), status, said)
 			}

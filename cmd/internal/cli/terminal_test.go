@@ -78,7 +78,8 @@ func isolate(t *testing.T) {
 
 func TestColorFlag(t *testing.T) {
 	status, _, stderr := doctorWithout(t, "--color", "yes")
-	if want := `ampbridge: --color "yes" is unknown: write one of ["auto" "always" "never"]`; status != Usage || !strings.HasPrefix(stderr, want) {
+	if want := `ampbridge: --color "yes" is unknown: write one of ["auto" "always" "never"]`; status != Usage || !strings.HasPrefix(stderr,
+		want) {
 		t.Errorf("status %d, %s", status, stderr)
 	}
 	const escape = "\x1b"

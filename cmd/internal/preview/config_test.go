@@ -14,8 +14,8 @@ import (
 // What is said of each delivery: of the policy, and of the command line.
 func TestConfigNamesTheDelivery(t *testing.T) {
 	for _, c := range []struct{ namespace, delivery, want, not string }{
-		{"monitoring", "", "central: delivery auto: this is the block for a pod that gets sigv4", "does not count"},
-		{"monitoring", "relay", "backup: relay: port 0 stands for", "auto"},
+		{"monitoring", "", "central: delivery auto: this is the block for a pod that gets sigv4", "is ignored"},
+		{"monitoring", "relay", "backup: relay: port 0 is a placeholder for", "auto"},
 		{"monitoring", "sigv4", "", "central"},
 		{"chosen", "", "relayed: relay: port 0", "signed"},
 		{"chosen", "relay", "signed: --delivery relay is ignored, because the policy sets sigv4", "auto"},

@@ -99,7 +99,7 @@ func replaceWord(text, name, by string) string {
 		}
 		end := at + len(name)
 		replaced := name
-		if !(at > 0 && letter(text[at-1])) && !(end < len(text) && letter(text[end])) {
+		if (at == 0 || !letter(text[at-1])) && (end == len(text) || !letter(text[end])) {
 			replaced = by
 		}
 		b.WriteString(text[:at] + replaced)
