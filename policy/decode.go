@@ -153,7 +153,7 @@ func (d *decoding) value(n *yaml.Node, v reflect.Value, path string) {
 	d.lines[path] = n.Line
 	if n.Style&yaml.TaggedStyle != 0 {
 		// Without this check, !!bool yes would be a boolean and !!null true would be null.
-		d.fail(path, n, "carries the YAML tag %s: leave the tag out", n.Tag)
+		d.fail(path, n, "has the YAML tag %s: remove the tag", n.Tag)
 		return
 	}
 	if n.Kind == yaml.ScalarNode && n.Tag == "!!null" {

@@ -40,7 +40,7 @@ func (i Issuer) Validate() error {
 	u, err := url.Parse(string(i))
 	switch {
 	case err != nil || u.User != nil:
-		return errors.New("not an issuer: AWS takes https://<host>/<path>, without a user, byte for byte the `iss` of the cluster's tokens")
+		return errors.New("not an issuer: AWS accepts https://<host>/<path>, without a user, byte for byte the `iss` of the cluster's tokens")
 	case u.Port() != "" || strings.ContainsAny(string(i), "?#"):
 		return fmt.Errorf(
 			"%q has a port, query or fragment: AWS registers issuers without; change the API server's --service-account-issuer",
@@ -48,13 +48,13 @@ func (i Issuer) Validate() error {
 		)
 	case len(i) > maxIssuer:
 		return fmt.Errorf(
-			"has %d characters: AWS takes issuers of %d at most; change the API server's --service-account-issuer",
+			"has %d characters: AWS accepts issuers of at most %d; change the API server's --service-account-issuer",
 			len(i),
 			maxIssuer,
 		)
 	case !issuerSyntax.MatchString(string(i)):
 		return fmt.Errorf(
-			"%q is not an issuer: AWS takes https://<host>/<path>, byte for byte the `iss` of the cluster's tokens",
+			"%q is not an issuer: AWS accepts https://<host>/<path>, byte for byte the `iss` of the cluster's tokens",
 			string(i),
 		)
 	}
@@ -91,7 +91,7 @@ func (i Issuer) unreachable() string {
 		private = private || strings.HasSuffix(host, "."+end)
 	}
 	if private {
-		return fmt.Sprintf("%s has the name %s, which only a private network knows: %s", i, host, fix)
+		return fmt.Sprintf("%s has the name %s, which only a private network resolves: %s", i, host, fix)
 	}
 	return ""
 }
@@ -265,7 +265,7 @@ var globSyntax = regexp.MustCompile(`^[a-z0-9*]([a-z0-9.*-]*[a-z0-9*])?$`)
 // UnmarshalText accepts Kubernetes names that can contain `*`.
 func (g *Glob) UnmarshalText(text []byte) error {
 	if !globSyntax.Match(text) {
-		return fmt.Errorf("%q is not a name or pattern: write a Kubernetes name, where * stands for any characters", text)
+		return fmt.Errorf("%q is not a name or pattern: write a Kubernetes name, where * matches any characters", text)
 	}
 	*g = Glob(text)
 	return nil

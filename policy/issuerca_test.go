@@ -45,7 +45,7 @@ func TestIssuerCA(t *testing.T) {
 		{"something after it", one + "x", 0, "not PEM text"},
 		{"a key", string(pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: []byte{1}})), 0, "holds a EC PRIVATE KEY"},
 		{"not a certificate's content", string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: []byte{1}})), 0, "cannot be read"},
-		{"more than IAM takes", six, 6, "holds 6 certificates"},
+		{"more than IAM takes", six, 6, "has 6 certificates"},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			p := load(t, "minimal.yaml")

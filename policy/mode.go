@@ -37,16 +37,16 @@ func (v *validation) grantMode(path string, g Grant, p *Policy) {
 	if problem != "" || g.Mode == ModePrometheus {
 		return
 	}
-	v.require(g.HA == "", path+".ha", "is for mode prometheus, and this grant has mode %s: leave it out, "+
+	v.require(g.HA == "", path+".ha", "is for mode prometheus, and this grant has mode %s: remove it, "+
 		"and have the program set the labels cluster and __replica__ itself", g.Mode)
 	v.require(g.Environment != EnvironmentContainer, path+".environment",
-		"is for mode prometheus, and this grant has mode %s: leave it out", g.Mode)
+		"is for mode prometheus, and this grant has mode %s: remove it", g.Mode)
 	v.require(!g.IRSA, path+".irsa", "makes EKS's webhook give an identity to the pods, and mode %s skips pods that have an identity: "+
-		"leave it out", g.Mode)
+		"remove it", g.Mode)
 	image, old := oldSidecar(p.Sidecar.Image)
 	v.require(g.Mode != ModeRelay || !old, path+".mode",
 		"is relay, and sidecar.image (%s) is older than %s, the first version that relays for other programs: "+
-			"name a newer image, or leave sidecar.image out", image, firstWriterSidecar)
+			"name a newer image, or remove sidecar.image", image, firstWriterSidecar)
 }
 
 // firstWriterSidecar is the first version of the sidecar that knows [ModeRelay].
@@ -92,7 +92,7 @@ func (p *Policy) mode(s Subject, annotations map[string]string) (Mode, *Decision
 	case named && asked.problem() != "":
 		return refused(InvalidAnnotation, "annotation %s: %s", AnnotationMode, asked.problem())
 	case named && !slices.Contains(granted, asked):
-		return refused(InvalidAnnotation, "annotation %s is %s, and the grants of %s have mode %s: write that, or leave the annotation out",
+		return refused(InvalidAnnotation, "annotation %s is %s, and the grants of %s have mode %s: write that, or remove the annotation",
 			AnnotationMode, asked, s, join(granted))
 	case named:
 		return asked, nil

@@ -34,10 +34,10 @@ func CheckTags(tags map[string]string, most int) error {
 		case strings.HasPrefix(strings.ToLower(k), "ampbridge.io/") || strings.HasPrefix(strings.ToLower(k), "aws:"):
 			return fmt.Errorf("the tag %s: keys that begin with ampbridge.io/ or aws: are reserved: choose another key", k)
 		case k == "":
-			return errors.New("a tag without a key: IAM takes letters, digits, blanks and _ . : / = + - @ in keys")
+			return errors.New("a tag without a key: IAM accepts letters, digits, blanks and _ . : / = + - @ in keys")
 		case utf8.RuneCountInString(k) > 128 || utf8.RuneCountInString(v) > 256 || !tagSyntax.MatchString(k+v):
 			return fmt.Errorf(
-				"the tag %q with the value %q: IAM takes letters, digits, blanks and _ . : / = + - @ in tags, up to 128 in the key and 256 "+
+				"the tag %q with the value %q: IAM accepts letters, digits, blanks and _ . : / = + - @ in tags, up to 128 in the key and 256 "+
 					"in the value",
 				k,
 				v,

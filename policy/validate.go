@@ -158,7 +158,7 @@ func (p *Policy) validate() Errors {
 		v.require(
 			p.Destinations[first].Workspace.Partition == d.Workspace.Partition || d.Workspace.IsZero(),
 			path+".workspace",
-			"lies in partition %s, and destinations[%d] has account %s in %s: an account is in one partition",
+			"is in partition %s, and destinations[%d] has account %s in %s: an account is in one partition",
 			d.Workspace.Partition,
 			first,
 			d.Workspace.Account,
@@ -325,7 +325,7 @@ func (v *validation) relabel(path string, r RelabelConfig) {
 	v.require(r.Action != "hashmod" || r.Modulus > 0, path+".modulus", "is missing: the action hashmod needs one of 1 or more")
 	drops := r.Action == "labeldrop" || r.Action == "labelkeep"
 	v.require(!drops || (len(r.SourceLabels) == 0 && r.TargetLabel == "" && r.Modulus == 0 && r.Separator == nil && r.Replacement == nil),
-		path+".action", "%s takes a regex and nothing else", r.Action)
+		path+".action", "%s needs a regex and nothing else", r.Action)
 }
 
 func (v *validation) grant(path string, g Grant, p *Policy) {
@@ -425,7 +425,7 @@ func (v *validation) issuerCA(ca IssuerCA) {
 	v.require(
 		err != nil || len(certificates) <= maxThumbprints,
 		"cluster.issuerCA",
-		"holds %d certificates, and IAM takes %d: paste the one at the top of what the issuer's server shows",
+		"has %d certificates, and IAM accepts %d: paste the one at the top of what the issuer's server shows",
 		len(certificates),
 		maxThumbprints,
 	)

@@ -139,10 +139,10 @@ func TestMistakes(t *testing.T) {
 			"write 1 to 100 characters"},
 		"our tags":             {base, func(in *bootstrap.Input) { in.Tags = map[string]string{plan.TagOwner: "x"} }, "are reserved"},
 		"AWS's tags":           {base, func(in *bootstrap.Input) { in.Tags = map[string]string{"AWS:x": "x"} }, "are reserved"},
-		"a tag IAM refuses":    {base, func(in *bootstrap.Input) { in.Tags = map[string]string{"team": "$(touch x)"} }, "IAM takes letters"},
-		"a tag without a name": {base, func(in *bootstrap.Input) { in.Tags = map[string]string{"": "x"} }, "IAM takes letters"},
+		"a tag IAM refuses":    {base, func(in *bootstrap.Input) { in.Tags = map[string]string{"team": "$(touch x)"} }, "IAM accepts letters"},
+		"a tag without a name": {base, func(in *bootstrap.Input) { in.Tags = map[string]string{"": "x"} }, "IAM accepts letters"},
 		"a tag too long": {base, func(in *bootstrap.Input) { in.Tags = map[string]string{"a": strings.Repeat("x", 257)} },
-			"IAM takes letters"},
+			"IAM accepts letters"},
 		"a home without work": {base, func(in *bootstrap.Input) { in.Home = "999999999999" }, "it cannot begin there"},
 	} {
 		in := bootstrap.Input{Policy: policytest.ParseDraft(t, c.text), Issuer: issuer, Account: account, Sync: self}

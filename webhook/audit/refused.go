@@ -47,7 +47,7 @@ const (
 	heldFor = time.Hour
 )
 
-// refusals opens the breaker for controllers whose injected pods are refused. It finds
+// refusals opens the breaker for controllers if their injected pods are refused. It finds
 // them by the events FailedCreate that controllers write, so it creates nothing.
 // It watches these events, because controllers first try again after
 // milliseconds, and then after twice as long each time.
@@ -319,7 +319,7 @@ func (r *refusals) pass(ctx context.Context, now time.Time) error {
 	}
 	for _, f := range opening {
 		if _, open := state.Open(f.workload, f.Revision); !open {
-			errs = append(errs, fmt.Errorf("ConfigMap %s is full: injection does not pause for %s of namespace %s, whose "+
+			errs = append(errs, fmt.Errorf("ConfigMap %s is full: injection does not pause for %s of namespace %s, but "+
 				"pods are refused",
 				breaker.ConfigMap, shorten(f.workload.String(), 200), f.workload.Namespace))
 			continue

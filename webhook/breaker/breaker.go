@@ -1,4 +1,4 @@
-// Package breaker holds the state of the circuit breaker: the workloads whose pods
+// Package breaker holds the state of the circuit breaker: workloads with pods that
 // hung on the config sidecar, or were refused because of it. Injection pauses for them. The
 // auditor writes the state to the ConfigMap ampbridge-breaker in ampbridge's own namespace, and
 // the webhook reads it, so that the webhook has no side effects.
@@ -283,7 +283,7 @@ func shorten(s string, most int) string {
 func (e Entry) encode() string {
 	text, err := json.Marshal(e)
 	if err != nil {
-		panic(err) // cannot happen: strings always encode, and so do times until the year 9999
+		panic(err) // cannot happen: strings and times until the year 9999 always encode
 	}
 	return string(text)
 }

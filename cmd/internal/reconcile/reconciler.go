@@ -175,7 +175,7 @@ func (r *reconciler) addHeadroom(ctx context.Context, p plan.Plan, accounts map[
 		}
 		headroom, err := r.iam.Headroom(ctx, c.Account, r.providerQuota)
 		if err != nil {
-			notes = append(notes, r.unknown(c.Account, "account "+c.Account, "how many roles and providers it still takes", err))
+			notes = append(notes, r.unknown(c.Account, "account "+c.Account, "how many roles and providers it can still have", err))
 			headroom = plan.Headroom{Roles: len(p.Changes), Providers: 1} // IAM itself refuses what exceeds the quota
 		}
 		a.Headroom = &headroom
