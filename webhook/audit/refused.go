@@ -319,8 +319,8 @@ func (r *refusals) pass(ctx context.Context, now time.Time) error {
 	}
 	for _, f := range opening {
 		if _, open := state.Open(f.workload, f.Revision); !open {
-			errs = append(errs, fmt.Errorf("ConfigMap %s is full: injection does not pause for %s of namespace %s, but "+
-				"pods are refused",
+			errs = append(errs, fmt.Errorf("ConfigMap %s is full: injection does not pause for %s of namespace %s, "+
+				"although its pods are refused",
 				breaker.ConfigMap, shorten(f.workload.String(), 200), f.workload.Namespace))
 			continue
 		}
