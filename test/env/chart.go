@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"io"
 	"maps"
 	"net/http"
 	"net/url"
@@ -239,18 +238,5 @@ func get(ctx context.Context, pod *corev1.Pod, path string) (string, error) {
 }
 
 func ask(ctx context.Context, method string, pod *corev1.Pod, path string) (string, error) {
-	request, err := http.NewRequestWithContext(ctx, method, "http://127.0.0.1:"+Port(pod)+path, nil)
-	if err != nil {
-		return "", err
-	}
-	response, err := http.DefaultClient.Do(request)
-	if err != nil {
-		return "", err
-	}
-	defer func() { _ = response.Body.Close() }()
-	body, err := io.ReadAll(response.Body)
-	if err == nil && response.StatusCode/100 != 2 {
-		err = fmt.Errorf("%s %s: %s: %s", method, path, response.Status, strings.TrimSpace(string(body)))
-	}
-	return string(body), err
+	return testkit.Request(ctx, method, "http://127.0.0.1:"+Port(pod)+path)
 }

@@ -11,6 +11,7 @@ import (
 	"context"
 	"errors"
 	"flag"
+	"fmt"
 	"io"
 	"math/rand/v2"
 	"net"
@@ -18,6 +19,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -145,6 +147,24 @@ func ReadBody(t testing.TB, answer *http.Response) string {
 	text, err := io.ReadAll(answer.Body)
 	Must(t, errors.Join(err, answer.Body.Close()))
 	return string(text)
+}
+
+// Request returns the body of an HTTP answer. An answer that is not a success is an error.
+func Request(ctx context.Context, method, url string) (string, error) {
+	request, err := http.NewRequestWithContext(ctx, method, url, nil)
+	if err != nil {
+		return "", err
+	}
+	answer, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return "", err
+	}
+	defer func() { _ = answer.Body.Close() }() // read to its end
+	text, err := io.ReadAll(answer.Body)
+	if err == nil && answer.StatusCode/100 != 2 {
+		err = fmt.Errorf("%s %s: %s: %s", method, url, answer.Status, strings.TrimSpace(string(text)))
+	}
+	return string(text), err
 }
 
 // Must fails the test if there is an error.

@@ -264,11 +264,7 @@ func TestAccounts(t *testing.T) {
 	})
 	t.Run("a sync role reaches the account", func(t *testing.T) {
 		f := newFixture(t, elsewhere)
-		trust := `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":{"AWS":"arn:aws:iam::` + accountID +
-			`:root"},"Action":"sts:AssumeRole"}]}`
-		f.must(f.admin().CreateRole(f.ctx, &iam.CreateRoleInput{RoleName: aws.String("sync"), AssumeRolePolicyDocument: &trust}))
-		f.must(f.admin().PutRolePolicy(f.ctx, &iam.PutRolePolicyInput{RoleName: aws.String("sync"), PolicyName: aws.String("all"),
-			PolicyDocument: aws.String(`{"Version":"2012-10-17","Statement":{"Effect":"Allow","Action":"iam:*","Resource":"*"}}`)}))
+		f.makeSyncRole()
 		f.cloud.Setenv(f, f.cloud.Account(accountID).AdminCredentials())
 		withRole := strings.Replace(
 			elsewhere,

@@ -7,9 +7,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/aws/aws-sdk-go-v2/aws"
-	"github.com/aws/aws-sdk-go-v2/service/iam"
-
 	"github.com/ampbridge/ampbridge/cmd/internal/awsiam"
 	"github.com/ampbridge/ampbridge/policy/plan"
 	"github.com/ampbridge/ampbridge/test/policytest"
@@ -36,11 +33,7 @@ func TestEndpointsOfTheEnvironment(t *testing.T) {
 	text := strings.Replace(strings.ReplaceAll(policyText, accountID, other), "trust: {",
 		`trust: {accounts: [{id: "444455556666", syncRole: "arn:aws:iam::444455556666:role/sync"}], `, 1)
 	f := newFixture(t, text)
-	trust := `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":{"AWS":"arn:aws:iam::` + accountID +
-		`:root"},"Action":"sts:AssumeRole"}]}`
-	f.must(f.admin().CreateRole(f.ctx, &iam.CreateRoleInput{RoleName: aws.String("sync"), AssumeRolePolicyDocument: &trust}))
-	f.must(f.admin().PutRolePolicy(f.ctx, &iam.PutRolePolicyInput{RoleName: aws.String("sync"), PolicyName: aws.String("all"),
-		PolicyDocument: aws.String(`{"Version":"2012-10-17","Statement":{"Effect":"Allow","Action":"iam:*","Resource":"*"}}`)}))
+	f.makeSyncRole()
 	f.cloud.Setenv(f, f.cloud.Account(accountID).AdminCredentials())
 	ca := filepath.Join(t.TempDir(), "ca.pem")
 	f.must(nil, os.WriteFile(ca, f.cloud.CA, 0o600))

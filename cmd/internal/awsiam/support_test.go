@@ -72,6 +72,16 @@ func converged(t *testing.T) *fixture {
 	return f
 }
 
+// makeSyncRole creates the role sync, which accountID may assume and which may do everything in IAM.
+func (f *fixture) makeSyncRole() {
+	f.Helper()
+	f.must(f.admin().CreateRole(f.ctx, &iam.CreateRoleInput{RoleName: aws.String("sync"), AssumeRolePolicyDocument: aws.String(
+		`{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":{"AWS":"arn:aws:iam::` + accountID +
+			`:root"},"Action":"sts:AssumeRole"}]}`)}))
+	f.must(f.admin().PutRolePolicy(f.ctx, &iam.PutRolePolicyInput{RoleName: aws.String("sync"), PolicyName: aws.String("all"),
+		PolicyDocument: aws.String(`{"Version":"2012-10-17","Statement":{"Effect":"Allow","Action":"iam:*","Resource":"*"}}`)}))
+}
+
 // makeAdmins creates a role on the cluster's path that is not the cluster's.
 func (f *fixture) makeAdmins() {
 	f.Helper()

@@ -23,6 +23,7 @@ import (
 	"github.com/ampbridge/ampbridge/policy"
 	"github.com/ampbridge/ampbridge/policy/sidecarconfig"
 	"github.com/ampbridge/ampbridge/test/cluster"
+	"github.com/ampbridge/ampbridge/test/metricstest"
 	"github.com/ampbridge/ampbridge/test/policytest"
 	"github.com/ampbridge/ampbridge/test/testkit"
 	"github.com/ampbridge/ampbridge/test/webhooktest"
@@ -144,25 +145,9 @@ func quick(o *audit.Options) {
 }
 
 // value is the sum of a metric's series with this label value, or of all.
-func (r *running) value(t *testing.T, name, label string) (sum float64) {
+func (r *running) value(t *testing.T, name, label string) float64 {
 	t.Helper()
-	families, err := r.metrics.Gather()
-	testkit.Must(t, err)
-	for _, f := range families {
-		if f.GetName() != name {
-			continue
-		}
-		for _, m := range f.GetMetric() {
-			wanted := label == ""
-			for _, l := range m.GetLabel() {
-				wanted = wanted || l.GetValue() == label
-			}
-			if wanted {
-				sum += m.GetGauge().GetValue() + m.GetCounter().GetValue()
-			}
-		}
-	}
-	return sum
+	return metricstest.Sum(t, r.metrics, name, label)
 }
 
 func template() corev1.PodTemplateSpec {

@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"strings"
 	"testing"
@@ -18,6 +17,7 @@ import (
 	"github.com/ampbridge/ampbridge/test/awstest"
 	"github.com/ampbridge/ampbridge/test/env"
 	"github.com/ampbridge/ampbridge/test/node"
+	"github.com/ampbridge/ampbridge/test/testkit"
 	"github.com/ampbridge/ampbridge/webhook/sidecar/session"
 )
 
@@ -155,7 +155,7 @@ func (e *environment) ready(pod *corev1.Pod) {
 		}
 	}
 	e.Eventually(e.T, pod.Name+" has the block", func(ctx context.Context) error {
-		config, err := get(ctx, "http://"+pod.Status.PodIP+":9090/api/v1/status/config")
+		config, err := testkit.Request(ctx, http.MethodGet, "http://"+pod.Status.PodIP+":9090/api/v1/status/config")
 		if err == nil && !strings.Contains(config, "/workspaces/"+e.workspace.ID()+"/api/v1/remote_write") {
 			err = errors.New("not in Prometheus's configuration yet")
 		}
@@ -193,21 +193,4 @@ func (e *environment) writes(pod *corev1.Pod) {
 		}
 		return errors.New("none yet")
 	})
-}
-
-func get(ctx context.Context, url string) (string, error) {
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
-	if err != nil {
-		return "", err
-	}
-	answer, err := http.DefaultClient.Do(request)
-	if err != nil {
-		return "", err
-	}
-	defer func() { _ = answer.Body.Close() }()
-	body, err := io.ReadAll(answer.Body)
-	if err == nil && answer.StatusCode != http.StatusOK {
-		err = fmt.Errorf("%s: %s: %s", url, answer.Status, body)
-	}
-	return string(body), err
 }

@@ -7,6 +7,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"net/http"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -15,6 +16,7 @@ import (
 	"time"
 
 	"github.com/ampbridge/ampbridge/policy/sidecarconfig"
+	"github.com/ampbridge/ampbridge/test/testkit"
 )
 
 // killSidecar kills the sidecar of the chart's Prometheus every ten seconds for a minute. The kubelet starts
@@ -71,7 +73,7 @@ func sidecars(pod string) (pids []int) {
 
 // ask returns the number that a Prometheus answers to a query; 0 if there is none.
 func ask(ctx context.Context, ip, query string) (float64, error) {
-	text, err := get(ctx, "http://"+ip+":9090/api/v1/query?"+url.Values{"query": {query}}.Encode())
+	text, err := testkit.Request(ctx, http.MethodGet, "http://"+ip+":9090/api/v1/query?"+url.Values{"query": {query}}.Encode())
 	if err != nil {
 		return 0, err
 	}

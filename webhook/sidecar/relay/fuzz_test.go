@@ -73,7 +73,7 @@ func FuzzRequest(f *testing.F) {
 		if w.Code == http.StatusUnauthorized || w.Code == http.StatusForbidden {
 			t.Errorf("answered %d, on which Prometheus drops samples", w.Code)
 		}
-		if n := metric(t, r, "ampbridge_relay_bytes_in_flight", "", ""); n != 0 {
+		if n := metric(t, r, "ampbridge_relay_bytes_in_flight", ""); n != 0 {
 			t.Errorf("%v bytes are still in flight", n)
 		}
 	})

@@ -19,6 +19,7 @@ import (
 
 	"github.com/ampbridge/ampbridge/policy"
 	"github.com/ampbridge/ampbridge/test/awstest"
+	"github.com/ampbridge/ampbridge/test/metricstest"
 	"github.com/ampbridge/ampbridge/test/remotewrite"
 	"github.com/ampbridge/ampbridge/test/testkit"
 	"github.com/ampbridge/ampbridge/test/tools"
@@ -204,7 +205,7 @@ func TestPassingFaultsAreNo4xx(t *testing.T) {
 			// The double starts a Prometheus for the workspace at its first write.
 			testkit.Eventually(t, "a write arrives", func() bool { return f.write(t, "x", nil).status/100 == 2 })
 			before := f.stored(t)
-			refused := metric(t, f.relay, "ampbridge_relay_refused_total", "reason", c.reason)
+			refused := metric(t, f.relay, "ampbridge_relay_refused_total", c.reason)
 			good := f.session
 			var repair func()
 			if c.fault != nil {
@@ -215,7 +216,7 @@ func TestPassingFaultsAreNo4xx(t *testing.T) {
 			if got.status != http.StatusServiceUnavailable || err != nil || seconds < 1 || seconds > 5 {
 				t.Errorf("%d, Retry-After %q: %s", got.status, got.retryAfter, got.body)
 			}
-			if n := metric(t, f.relay, "ampbridge_relay_refused_total", "reason", c.reason) - refused; n != 1 {
+			if n := metric(t, f.relay, "ampbridge_relay_refused_total", c.reason) - refused; n != 1 {
 				t.Errorf("refused with reason %s: %v", c.reason, n)
 			}
 			if f.stored(t) != before {
@@ -356,16 +357,16 @@ func TestBytesInFlightAreBounded(t *testing.T) {
 		})
 	}
 	testkit.Eventually(t, "16 refused for want of room", func() bool {
-		if n := metric(t, f.relay, "ampbridge_relay_bytes_in_flight", "", ""); n > most {
+		if n := metric(t, f.relay, "ampbridge_relay_bytes_in_flight", ""); n > most {
 			t.Fatalf("%v bytes in flight", n)
 		}
-		return metric(t, f.relay, "ampbridge_relay_refused_total", "reason", "no_room") == 16
+		return metric(t, f.relay, "ampbridge_relay_refused_total", "no_room") == 16
 	})
 	hang.Stop()
 	group.Wait()
 	testkit.Eventually(t, "all room is back", func() bool {
-		return metric(t, f.relay, "ampbridge_relay_bytes_in_flight", "", "") == 0 &&
-			metric(t, f.relay, "ampbridge_relay_requests_in_flight", "", "") == 0
+		return metric(t, f.relay, "ampbridge_relay_bytes_in_flight", "") == 0 &&
+			metric(t, f.relay, "ampbridge_relay_requests_in_flight", "") == 0
 	})
 	if counts[http.StatusServiceUnavailable] < 16 {
 		t.Errorf("%v", counts)
@@ -390,31 +391,15 @@ func TestShortBodiesGiveTheirRoomBack(t *testing.T) {
 		r.Header.Get("Authorization")+
 		"\r\nContent-Length: 1000\r\n\r\nshort")
 	testkit.Must(t, err)
-	testkit.Eventually(t, "the room is taken", func() bool { return metric(t, f.relay, "ampbridge_relay_bytes_in_flight", "", "") == 1000 })
+	testkit.Eventually(t, "the room is taken", func() bool { return metric(t, f.relay, "ampbridge_relay_bytes_in_flight", "") == 1000 })
 	testkit.Must(t, c.Close())
-	testkit.Eventually(t, "the room is back", func() bool { return metric(t, f.relay, "ampbridge_relay_bytes_in_flight", "", "") == 0 })
+	testkit.Eventually(t, "the room is back", func() bool { return metric(t, f.relay, "ampbridge_relay_bytes_in_flight", "") == 0 })
 }
 
-// metric returns the sum of a metric's series with that label, or of all.
-func metric(t *testing.T, c prometheus.Collector, name, label, value string) (sum float64) {
+// metric returns the sum of a metric's series with a label of that value, or of all.
+func metric(t *testing.T, c prometheus.Collector, name, value string) float64 {
 	t.Helper()
 	registry := prometheus.NewPedanticRegistry()
 	registry.MustRegister(c)
-	families, err := registry.Gather()
-	testkit.Must(t, err)
-	for _, family := range families {
-		if family.GetName() != name {
-			continue
-		}
-		for _, m := range family.GetMetric() {
-			match := label == ""
-			for _, l := range m.GetLabel() {
-				match = match || l.GetName() == label && l.GetValue() == value
-			}
-			if match {
-				sum += m.GetCounter().GetValue() + m.GetGauge().GetValue()
-			}
-		}
-	}
-	return sum
+	return metricstest.Sum(t, registry, name, value)
 }
