@@ -96,7 +96,8 @@ func printReport(paths []string) {
 	check(json.NewEncoder(os.Stdout).Encode(r))
 }
 
-// serve answers /read?path= with a file, /healthy by whether /tmp/sick is absent, and leaves a mark in /shared at its end.
+// serve serves HTTP until SIGTERM: /read?path= returns a file, and /healthy fails while /tmp/sick exists. At its end it
+// writes a file to /shared.
 func serve(addr string, paths []string) {
 	printReport(paths)
 	term := make(chan os.Signal, 1)
