@@ -141,7 +141,7 @@ func beginRead[T any](ctx context.Context, read func(context.Context) (T, error)
 
 // barePod is for users who create a pod without a controller. If another admission plugin refuses
 // the pod, they see this warning with the refusal. No controller creates the pod again.
-const barePod = "the pod gets a config sidecar; if another admission check refuses the pod for that reason, create it with the annotation " +
+const barePod = "the pod gets a config sidecar; if another admission check refuses it, create it with the annotation " +
 	policy.AnnotationInject + `: "false"`
 
 // isFinal reports whether the annotations of a service account cannot change a decision with this

@@ -172,7 +172,7 @@ func TestFailOpen(t *testing.T) {
 		{"limits unreadable", func(f *fixture) { f.fail("limitranges", unavailable) }, webhook.LookupFailed},
 		{"quotas unreadable", func(f *fixture) { f.fail("resourcequotas", unavailable) }, webhook.LookupFailed},
 		{"panic in a look-up", func(f *fixture) { f.Cluster = panicking{} }, webhook.InternalError},
-		{"panic in a look-up beside", func(f *fixture) {
+		{"panic in a parallel look-up", func(f *fixture) {
 			f.client.PrependReactor("list", "limitranges", func(clienttesting.Action) (bool, runtime.Object, error) { panic("broken") })
 		}, webhook.InternalError},
 		{"panic in the decision", func(f *fixture) { f.Policy = func() *policy.Policy { panic("broken") } }, webhook.InternalError},

@@ -116,7 +116,7 @@ func TestPolicyReviewAcrossVersions(t *testing.T) {
 	}{
 		{"installed", policy.SchemaVersion, good, true},
 		{"upgraded, before the new webhook runs", "1000", newer, true},
-		{"changed by hand meanwhile", "1000", newer + "pausd: true\n", true},
+		{"changed by hand during the upgrade", "1000", newer + "pausd: true\n", true},
 		{"rolled back", policy.SchemaVersion, good, true},
 		{"the newer policy with the older mark", policy.SchemaVersion, newer, false},
 		{"rolled back further", "0", "nothing: we know\n", true},

@@ -47,7 +47,7 @@ func TestIdentityThatAppearsLater(t *testing.T) {
 				`"http://169.254.170.23/v1/credentials"}}]`,
 		),
 	)
-	f.Breaker = func(context.Context) (breaker.State, error) { return breaker.State{}, errors.New("not to be had") }
+	f.Breaker = func(context.Context) (breaker.State, error) { return breaker.State{}, errors.New("not available") }
 	answer := f.review("/pods/enabled", r)
 	if len(answer.Warnings) > 0 || answer.Patch == nil {
 		t.Fatalf("warnings %q, patch %s", answer.Warnings, answer.Patch)
@@ -82,7 +82,7 @@ func TestInjectionIsTakenBack(t *testing.T) {
 			t.Fatal(err)
 		}
 		r.Object.Raw = changed
-		f.Breaker = func(context.Context) (breaker.State, error) { return breaker.State{}, errors.New("not to be had") }
+		f.Breaker = func(context.Context) (breaker.State, error) { return breaker.State{}, errors.New("not available") }
 		answer := f.review("/pods/enabled", r)
 		if len(answer.Warnings) != 1 || !strings.Contains(answer.Warnings[0], "is undone") || answer.Patch == nil {
 			t.Fatalf("%s: warnings %q, patch %s", change.Name, answer.Warnings, answer.Patch)

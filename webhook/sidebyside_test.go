@@ -22,7 +22,7 @@ func (c afterBreaker) ServiceAccountAndLimits(ctx context.Context, namespace, na
 	case <-c.reading:
 		return c.Cluster.ServiceAccountAndLimits(ctx, namespace, name)
 	case <-ctx.Done():
-		return nil, inject.Limits{}, errors.New("the circuit breaker was not read meanwhile")
+		return nil, inject.Limits{}, errors.New("the circuit breaker was not read at the same time")
 	}
 }
 

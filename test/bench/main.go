@@ -51,7 +51,7 @@ func main() {
 	accounts := flag.Int("accounts", 50_000, "how many service accounts are many")
 	profile := flag.String("profile", "", "`DIRECTORY` for CPU profiles of the servers of part handler")
 	compare := compareOptions{}
-	flag.StringVar(&compare.url, "compare", "", "`URL` of another webhook for pods, to measure beside ampbridge's, and nothing else")
+	flag.StringVar(&compare.url, "compare", "", "`URL` of another webhook for pods, to measure only this one and ampbridge's")
 	flag.StringVar(&compare.ca, "ca", "", "`FILE` with the CA certificates, in PEM, of the webhook of -compare; default: the system's")
 	flag.StringVar(&compare.serverName, "server-name", "", "`NAME` in the certificate of the webhook of -compare; default: the URL's host")
 	relay := relayOptions{}

@@ -18,6 +18,6 @@ func Address() (string, error) {
 		}
 	}
 	return "", errors.New(
-		"endpoints and pods may not have loopback addresses, and this machine has no other: ip address add 192.0.2.1/32 dev lo",
+		"endpoints and pods must not have loopback addresses, and this machine has no other address: ip address add 192.0.2.1/32 dev lo",
 	)
 }

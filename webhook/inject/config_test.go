@@ -214,7 +214,7 @@ func TestNested(t *testing.T) {
 		{"a host's file", "{name: hostfile, mountPath: /c/rules}", []sidecarconfig.MountPoint{{Name: "rules", File: true}}, false},
 		{"one in another", "{name: map, mountPath: /c/rules}, {name: claim, mountPath: /c/rules/more/deep}",
 			[]sidecarconfig.MountPoint{{Name: "rules"}}, false},
-		{"beside it", "{name: map, mountPath: /cc}", nil, false},
+		{"next to it", "{name: map, mountPath: /cc}", nil, false},
 		{"deep", "{name: map, mountPath: /c/rules/more}", nil, true},
 		{"a host's path of unknown type", "{name: host, mountPath: /c/rules}", nil, true},
 		{"a part of a claim", "{name: claim, mountPath: /c/rules, subPath: rules}", nil, true},

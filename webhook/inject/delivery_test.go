@@ -63,7 +63,7 @@ func TestDelivery(t *testing.T) {
 			ReloadByReloader, "", at("127.0.0.1:9090", "/p/q")},
 		{"that of its external address", args("'--web.external-url=https://x.example/p/'"),
 			reloader(", --reload-url=http://localhost:9090/p/-/reload"), ReloadByReloader, "", at("127.0.0.1:9090", "/p")},
-		{"an external address, and a prefix beside it", args("'--web.external-url=https://x.example/p/', --web.route-prefix=/"),
+		{"an external address, and another prefix", args("'--web.external-url=https://x.example/p/', --web.route-prefix=/"),
 			reloader(""), ReloadByReloader, "", local},
 		{"without the prefix", args("--web.route-prefix=/p"), reloader(""), ReloadNone, notOwn, at("127.0.0.1:9090", "/p")},
 		{"with another prefix", plain, reloader(", --reload-url=http://localhost:9090/p/-/reload"), ReloadNone, notOwn, local},

@@ -263,7 +263,7 @@ func TestVariablesAreTakenBackWhenAnIdentityAppears(t *testing.T) {
 		token   bool   // whether it still mounts the token
 	}{
 		{name: "nothing", want: all, token: true},
-		{name: "a variable that is no identity", foreign: []jsonpatch.Operation{env(0, "A", "b")}, want: all, token: true},
+		{name: "a variable without an identity", foreign: []jsonpatch.Operation{env(0, "A", "b")}, want: all, token: true},
 		{name: "EKS Pod Identity", foreign: []jsonpatch.Operation{env(0, "AWS_CONTAINER_CREDENTIALS_FULL_URI", "http://169.254.170.23/"+
 			"v1/credentials"), env(0, "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", "/x")}, want: credentials},
 		{name: "IRSA of the pod's own role", account: map[string]string{policy.AnnotationIRSA: "arn:aws:iam::111122223333:role/own"},
