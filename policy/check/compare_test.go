@@ -31,8 +31,10 @@ func TestSegmentsMarkWhatDiffers(t *testing.T) {
 	}{
 		{"a slash is missing at the end of an issuer", issuer, issuer + "/", issuer + "[]", issuer + "[/]", `"/" is missing`},
 		{"a slash too many at the end of an issuer", issuer + "/", issuer, issuer + "[/]", issuer + "[]", `"/" is too much`},
-		{"a slash in a condition key", "host/6666:sub", "host/6666/:sub", "host/6666[]:sub", "host/6666[/]:sub", `"/" is missing`},
-		{"the case of a subject", "system:serviceaccount:Monitoring:prometheus", "system:serviceaccount:monitoring:prometheus",
+		{"a slash in a condition key", "host/6666:sub", "host/6666/:sub", "host/6666[]:sub", "host/6666[/]:sub",
+			`"/" is missing`},
+		{"the case of a subject", "system:serviceaccount:Monitoring:prometheus",
+			"system:serviceaccount:monitoring:prometheus",
 			"system:serviceaccount:[M]onitoring:prometheus", "system:serviceaccount:[m]onitoring:prometheus", `"M" must be "m"`},
 		{"the case of two letters", "Monitoring:Prometheus-server", "monitoring:prometheus-server",
 			"[M]onitoring:[P]rometheus-server", "[m]onitoring:[p]rometheus-server", "upper and lower case count"},
@@ -41,10 +43,13 @@ func TestSegmentsMarkWhatDiffers(t *testing.T) {
 			`"grafana" must be "prometheus"`},
 		{"two digits of an ARN", "arn:aws:iam::111122223333:role/a", "arn:aws:iam::111152226333:role/a",
 			"arn:aws:iam::1111[2]222[3]333:role/a", "arn:aws:iam::1111[5]222[6]333:role/a", ""},
-		{"another partition", "arn:aws-cn:iam::1:role/a", "arn:aws:iam::1:role/a", "arn:aws[-cn]:iam::1:role/a", "arn:aws[]:iam::1:role/a",
+		{"another partition", "arn:aws-cn:iam::1:role/a", "arn:aws:iam::1:role/a", "arn:aws[-cn]:iam::1:role/a",
+			"arn:aws[]:iam::1:role/a",
 			`"-cn" is too much`},
-		{"nothing in common", "api://AzureADTokenExchange", "sts.amazonaws.com", "[api://AzureADTokenExchange]", "[sts.amazonaws.com]", ""},
-		{"a letter that looks the same", "sts.аmazonaws.com", "sts.amazonaws.com", "sts.[а]mazonaws.com", "sts.[a]mazonaws.com",
+		{"nothing in common", "api://AzureADTokenExchange", "sts.amazonaws.com", "[api://AzureADTokenExchange]",
+			"[sts.amazonaws.com]", ""},
+		{"a letter that looks the same", "sts.аmazonaws.com", "sts.amazonaws.com", "sts.[а]mazonaws.com",
+			"sts.[a]mazonaws.com",
 			`"\u0430" must be "a"`},
 		{"a line feed at the end", "sts.amazonaws.com\n", "sts.amazonaws.com", "sts.amazonaws.com[\n]", "sts.amazonaws.com[]",
 			`"\n" is too much`},
@@ -99,7 +104,8 @@ func FuzzSegments(f *testing.F) {
 }
 
 func TestComparingTakesTheMostSimilarValue(t *testing.T) {
-	f := Failed(OIDCProvider, About{}, Fix{}, "").Comparing("audience", "sts.amazonaws.com", "other", "sts.amazonaws.com/", "")
+	f := Failed(OIDCProvider, About{}, Fix{}, "").Comparing("audience", "sts.amazonaws.com", "other",
+		"sts.amazonaws.com/", "")
 	if f.Compared == nil || f.Compared.Found != "sts.amazonaws.com/" || f.Compared.Wanted != "sts.amazonaws.com" {
 		t.Errorf("compared: %+v", f.Compared)
 	}
@@ -116,7 +122,8 @@ func TestJudgementsCompareTheValues(t *testing.T) {
 	provider := policy.ARN{Partition: "aws", Service: "iam", Account: "111122223333", Resource: "oidc-provider/" + host}
 	similar := provider
 	similar.Resource = strings.TrimSuffix(provider.Resource, "/")
-	workspace := policy.ARN{Partition: "aws", Service: "aps", Region: "eu-west-1", Account: "111122223333", Resource: "workspace/ws-1"}
+	workspace := policy.ARN{Partition: "aws", Service: "aps", Region: "eu-west-1", Account: "111122223333",
+		Resource: "workspace/ws-1"}
 	want := WantedTrust{
 		Provider: provider, Issuer: "https://" + host, Audience: "sts.amazonaws.com",
 		Subject: policy.Subject{Namespace: "monitoring", ServiceAccount: "prometheus"},
@@ -145,27 +152,34 @@ func TestJudgementsCompareTheValues(t *testing.T) {
 		what          string
 		found, wanted string
 	}{
-		{"the policy's issuer", Issuer("https://oic.example/1111", want.Issuer), "issuer", "https://oic.example/1111[]", "https://" +
-			"oic.example/1111[/]"},
+		{"the policy's issuer", Issuer("https://oic.example/1111", want.Issuer), "issuer", "https://oic.example/1111[]",
+			"https://" +
+				"oic.example/1111[/]"},
 		{"the published issuer", Keys(want.Issuer, Published{Issuer: "https://oic.example/1111"}, Claims{}), "issuer",
 			"https://oic.example/1111[]", "https://oic.example/1111[/]"},
-		{"a token's issuer", token(func(c *Claims) { c.Issuer = "https://oic.example/2222/" }), "issuer", "https://oic.example/[2222]/",
+		{"a token's issuer", token(func(c *Claims) { c.Issuer = "https://oic.example/2222/" }), "issuer",
+			"https://oic.example/[2222]/",
 			"https://oic.example/[1111]/"},
 		{"a token's subject", token(func(c *Claims) { c.Subject = other.String() }), "subject",
 			"system:serviceaccount:monitoring:[grafana]", "system:serviceaccount:monitoring:[prometheus]"},
-		{"a token's audience", token(func(c *Claims) { c.Audience = []string{"sts.amazonaws.com/"} }), "audience", "sts.amazonaws.com[/]",
+		{"a token's audience", token(func(c *Claims) { c.Audience = []string{"sts.amazonaws.com/"} }), "audience",
+			"sts.amazonaws.com[/]",
 			"sts.amazonaws.com[]"},
 		{"Azure's audience", token(func(c *Claims) { c.Audience = []string{policy.AudienceAzure} }), "audience",
 			"[api://AzureADTokenExchange]", "[sts.amazonaws.com]"},
-		{"a provider without the slash", Provider(provider, want.Audience, ProviderState{Others: []policy.ARN{similar}}, Published{}, Fix{}),
+		{"a provider without the slash", Provider(provider, want.Audience, ProviderState{Others: []policy.ARN{similar}},
+			Published{}, Fix{}),
 			"provider", similar.String() + "[]", similar.String() + "[/]"},
-		{"a provider's URL", Provider(provider, want.Audience, ProviderState{Exists: true, URL: "oic.example/1111"}, Published{}, Fix{}),
+		{"a provider's URL", Provider(provider, want.Audience, ProviderState{Exists: true, URL: "oic.example/1111"},
+			Published{}, Fix{}),
 			"issuer", "oic.example/1111[]", "oic.example/1111[/]"},
 		{"a provider's audience", Provider(provider, "sts.amazonaws.com.cn", exists, Published{}, Fix{}), "audience",
 			"sts.amazonaws.com[]", "sts.amazonaws.com[.cn]"},
-		{"a provider's thumbprint", Provider(provider, want.Audience, exists, Published{Thumbprint: "00fe"}, Fix{}), "thumbprint", "00f[f]",
+		{"a provider's thumbprint", Provider(provider, want.Audience, exists, Published{Thumbprint: "00fe"}, Fix{}),
+			"thumbprint", "00f[f]",
 			"00f[e]"},
-		{"trust of another provider", trust(similar, want.Issuer, want.Audience, want.Subject), "provider", similar.String() + "[]",
+		{"trust of another provider", trust(similar, want.Issuer, want.Audience, want.Subject), "provider",
+			similar.String() + "[]",
 			similar.String() + "[/]"},
 		{"a trust document's key", trust(provider, "https://oic.example/1111", want.Audience, want.Subject), "condition key",
 			"oic.example/1111[]:aud", "oic.example/1111[/]:aud"},
@@ -175,7 +189,8 @@ func TestJudgementsCompareTheValues(t *testing.T) {
 			"sts.amazonaws.com[.]", "sts.amazonaws.com[]"},
 		{"a permission's resource", Permission(allowing(workspace.String()+"2"), "", destination, Fix{}), "resource",
 			workspace.String() + "[2]", workspace.String() + "[]"},
-		{"a role's boundary", Bounds(BoundaryState{ARN: "arn:aws:iam::1:policy/B"}, "arn:aws:iam::1:policy/b", destination, Fix{}, Fix{}),
+		{"a role's boundary", Bounds(BoundaryState{ARN: "arn:aws:iam::1:policy/B"}, "arn:aws:iam::1:policy/b", destination,
+			Fix{}, Fix{}),
 			"boundary", "arn:aws:iam::1:policy/[B]", "arn:aws:iam::1:policy/[b]"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

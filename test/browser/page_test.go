@@ -119,7 +119,8 @@ const measure = `(() => {
   const outside = texts.filter(e => {
     const r = e.getBoundingClientRect(), h = holder(e).getBoundingClientRect();
     return r.left < 0 || r.right > innerWidth + 0.5 || r.left < h.left - 0.5 || r.right > h.right + 0.5 ||
-      r.top < h.top - 0.5 || r.bottom > h.bottom + 0.5 || !(e instanceof SVGElement) && e.clientWidth > 0 && e.scrollWidth > e.clientWidth + 1;
+      r.top < h.top - 0.5 || r.bottom > h.bottom + 0.5 ||
+      !(e instanceof SVGElement) && e.clientWidth > 0 && e.scrollWidth > e.clientWidth + 1;
   });
   const drawn = diagrams.flatMap(d => [...d.querySelectorAll('text')]);
   const overlapping = drawn.flatMap((e, i) => drawn.slice(i + 1).filter(f => {
@@ -129,7 +130,8 @@ const measure = `(() => {
   const labels = diagrams.flatMap(d => [...d.querySelectorAll('.label, .participant')]);
 
   const parse = colour => (colour.match(/[0-9.]+/g) || []).map(Number);
-  const luminance = ([r, g, b]) => [r, g, b].map(c => c / 255).map(c => c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4)
+  const luminance = ([r, g, b]) => [r, g, b].map(c => c / 255)
+    .map(c => c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4)
     .reduce((sum, c, i) => sum + c * [0.2126, 0.7152, 0.0722][i], 0);
   const ground = e => {
     if (e.classList.contains('number')) { return parse(getComputedStyle(e.parentElement.querySelector('.dot')).fill); }
@@ -152,7 +154,8 @@ const measure = `(() => {
     outside: outside.map(e => e.textContent), overlapping, bold: document.querySelectorAll('b').length,
     tall: labels.length ? Math.min(...labels.map(e => e.getBoundingClientRect().height)) : 0,
     texts: texts.length, contrast: Math.min(...measured.map(m => m[0])),
-    pale: measured.filter(m => m[0] < 4.5).map(([c, e]) => c.toFixed(2) + ' ' + (e.className.baseVal ?? e.className) + ': ' + e.textContent),
+    pale: measured.filter(m => m[0] < 4.5)
+      .map(([c, e]) => c.toFixed(2) + ' ' + (e.className.baseVal ?? e.className) + ': ' + e.textContent),
     scheme: matchMedia('(prefers-color-scheme: dark)').matches ? 'dark' : 'light',
   };
 })()`
@@ -209,7 +212,8 @@ func visit(t *testing.T, browser context.Context, file, scheme string, width int
 		t.Errorf("the page is %s", s.Scheme)
 	}
 	if s.Scroll > s.Width || int64(s.Width) != width || len(s.Outside) > 0 {
-		t.Errorf("the page is %d px wide in a window of %d; outside of it, or of what holds it: %q", s.Scroll, s.Width, s.Outside)
+		t.Errorf("the page is %d px wide in a window of %d; outside of it, or of what holds it: %q", s.Scroll, s.Width,
+			s.Outside)
 	}
 	if len(s.Pale) > 0 || s.Texts < 10 {
 		t.Errorf("of %d texts, these have a contrast below 4.5: %q", s.Texts, s.Pale)
@@ -254,7 +258,8 @@ func TestClicks(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if !strings.HasPrefix(selected, "aws iam update-assume-role-policy --role-name ") || !strings.HasSuffix(selected, "}]}'") ||
+		if !strings.HasPrefix(selected, "aws iam update-assume-role-policy --role-name ") ||
+			!strings.HasSuffix(selected, "}]}'") ||
 			strings.Contains(selected, "\n") {
 			t.Errorf("%s: a click selects %q", at, selected)
 		}
@@ -287,7 +292,8 @@ func (s layout) verifyChecks(t *testing.T, status check.Status) {
 		}
 	}
 	for i, c := range s.Checks {
-		if failed := s.Statuses[i] == string(check.Fail); slices.Contains(s.Open, c) != failed || slices.Contains(s.Closed, c) == failed {
+		failed := s.Statuses[i] == string(check.Fail)
+		if slices.Contains(s.Open, c) != failed || slices.Contains(s.Closed, c) == failed {
 			t.Errorf("%s has the status %s; open are %v", c, s.Statuses[i], s.Open)
 		}
 	}
@@ -316,7 +322,8 @@ func open(t *testing.T) context.Context {
 	allocator, cancel := chromedp.NewExecAllocator(t.Context(), chromedp.ExecPath(path), chromedp.UserDataDir(t.TempDir()),
 		chromedp.Headless, chromedp.NoSandbox, chromedp.DisableGPU, chromedp.NoFirstRun, chromedp.WSURLReadTimeout(timeout),
 		chromedp.Flag("disable-quic", true), chromedp.Flag("disable-background-networking", true),
-		chromedp.Flag("disable-component-update", true), chromedp.Flag("disable-sync", true), chromedp.Flag("hide-scrollbars", true))
+		chromedp.Flag("disable-component-update", true), chromedp.Flag("disable-sync", true),
+		chromedp.Flag("hide-scrollbars", true))
 	t.Cleanup(cancel)
 	browser, cancel := chromedp.NewContext(allocator)
 	t.Cleanup(cancel)

@@ -78,8 +78,8 @@ func isolate(t *testing.T) {
 
 func TestColorFlag(t *testing.T) {
 	status, _, stderr := doctorWithout(t, "--color", "yes")
-	if want := `ampbridge: --color "yes" is unknown: write one of ["auto" "always" "never"]`; status != Usage || !strings.HasPrefix(stderr,
-		want) {
+	const want = `ampbridge: --color "yes" is unknown: write one of ["auto" "always" "never"]`
+	if status != Usage || !strings.HasPrefix(stderr, want) {
 		t.Errorf("status %d, %s", status, stderr)
 	}
 	const escape = "\x1b"
@@ -93,7 +93,8 @@ func TestColorFlag(t *testing.T) {
 		{[]string{"--color", "always", "-o", "json"}, false},
 		{[]string{"--color", "always", "-o", "html"}, false},
 	} {
-		if _, stdout, stderr := doctorWithout(t, c.args...); strings.Contains(stdout, escape) != c.want || strings.Contains(stderr, escape) {
+		if _, stdout, stderr := doctorWithout(t, c.args...); strings.Contains(stdout, escape) != c.want ||
+			strings.Contains(stderr, escape) {
 			t.Errorf("%v: escape codes: %v, want %v\n%q\n%q", c.args, !c.want, c.want, stdout, stderr)
 		}
 	}
@@ -117,7 +118,8 @@ func TestDoctorOnATerminal(t *testing.T) {
 			t.Setenv("NO_COLOR", c.noColor)
 			screen, shown := pseudoTerminal(t)
 			var errs bytes.Buffer
-			if status := Main(t.Context(), append([]string{"doctor"}, c.args...), strings.NewReader(""), screen, &errs); status != Unchecked {
+			if status := Main(t.Context(), append([]string{"doctor"}, c.args...), strings.NewReader(""), screen,
+				&errs); status != Unchecked {
 				t.Fatalf("status %d: %s", status, errs.String())
 			}
 			text := shown()

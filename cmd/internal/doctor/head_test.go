@@ -55,7 +55,8 @@ trust: {manage: none}
 	var out, errs bytes.Buffer
 	// It ends with an error: nothing of this is installed.
 	if err := Run(t.Context(), Options{
-		Kubeconfig: kubeconfig, System: "ampbridge-system", Policy: "-", Output: JSON, Version: "v0.9.0", Now: func() time.Time { return at },
+		Kubeconfig: kubeconfig, System: "ampbridge-system", Policy: "-", Output: JSON, Version: "v0.9.0",
+		Now: func() time.Time { return at },
 	}, strings.NewReader(policy), &out, &errs); err == nil {
 		t.Error("doctor finds nothing wrong")
 	}
@@ -90,7 +91,8 @@ func TestVersionsOfPods(t *testing.T) {
 	collector.mark.Mode = "relay"
 	unclear := pod("", "")
 	unclear.container = nil
-	for _, p := range []*runningPod{pod("prometheus:v3", "ampbridge:v2"), pod("prometheus:v3", "ampbridge:v1"), pod("prometheus:v2", ""),
+	for _, p := range []*runningPod{pod("prometheus:v3", "ampbridge:v2"), pod("prometheus:v3", "ampbridge:v1"),
+		pod("prometheus:v2", ""),
 		collector, unclear} {
 		x.noteVersions(p)
 	}

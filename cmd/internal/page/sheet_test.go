@@ -20,13 +20,15 @@ var pages = flag.String("pages", "", "write pages to this `DIR`")
 func TestSheet(t *testing.T) {
 	long := "arn:aws:iam::111122223333:oidc-provider/oidc.example/" + strings.Repeat("0123456789abcdef", 8)
 	item := func(status check.Status) Item {
-		return Item{Status: status, Name: string(status) + "-destination-with-a-name-of-63-characters-0123456789abcdef", About: "<b>" + long,
+		return Item{Status: status, Name: string(status) + "-destination-with-a-name-of-63-characters-0123456789abcdef",
+			About: "<b>" + long,
 			Lines: []Line{
 				{Status: status, About: "team/prometheus-0", Message: long}, {Status: status, Message: "<script>x</script>"},
 			}}
 	}
 	s := Sheet{
-		Title: "ampbridge sync · cluster dev-aks", Summary: "AWS is in sync with the policy", Rest: "Last pass: a moment ago.",
+		Title: "ampbridge sync · cluster dev-aks", Summary: "AWS is in sync with the policy",
+		Rest:   "Last pass: a moment ago.",
 		Status: check.Pass, Footer: "It contains no secrets.",
 		Sections: []Section{
 			{Title: "Last pass", Items: []Item{item(check.Pass), item(check.Fail)}},

@@ -23,17 +23,25 @@ var steps = []struct {
 	checks          []check.ID
 }{
 	{"admin", "Kubernetes", "policy, label on the namespace", []check.ID{check.Kubernetes, check.Policy, check.Namespace}},
-	{"sync", "Kubernetes", "which service accounts are granted?", []check.ID{check.ServiceAccount, check.Grant, check.SyncLeads}},
+	{"sync", "Kubernetes", "which service accounts are granted?", []check.ID{
+		check.ServiceAccount, check.Grant, check.SyncLeads,
+	}},
 	{"sync", "AWS", "OIDC provider, role, exact trust", []check.ID{
 		check.Account, check.OIDCProvider, check.RoleExists, check.TrustDocument, check.Permissions, check.Boundary,
 	}},
-	{"Kubernetes", "webhook", "a Prometheus pod is created", []check.ID{check.Registration, check.Endpoints, check.Certificate}},
+	{"Kubernetes", "webhook", "a Prometheus pod is created", []check.ID{
+		check.Registration, check.Endpoints, check.Certificate,
+	}},
 	{"webhook", "Kubernetes", "patch: token, sidecar, environment", []check.ID{check.Injection}},
 	{"Kubernetes", "Prometheus", "the kubelet starts the pod", []check.ID{check.Pods, check.Identity}},
-	{"sidecar", "AWS", "the pod's own token, which AWS verifies", []check.ID{check.IssuerMatches, check.TokenMinted, check.SigningKeys}},
+	{"sidecar", "AWS", "the pod's own token, which AWS verifies", []check.ID{
+		check.IssuerMatches, check.TokenMinted, check.SigningKeys,
+	}},
 	{"AWS", "sidecar", "session credentials", []check.ID{check.Session}},
 	{"sidecar", "Prometheus", "AWS profile, then remote_write", []check.ID{check.Sidecar}},
-	{"Prometheus", "AWS", "signed remote_write", []check.ID{check.Workspace, check.Query, check.Write, check.Read, check.Flow}},
+	{"Prometheus", "AWS", "signed remote_write", []check.ID{
+		check.Workspace, check.Query, check.Write, check.Read, check.Flow,
+	}},
 }
 
 type (

@@ -98,9 +98,9 @@ func replaceWord(text, name, by string) string {
 			return b.String() + text
 		}
 		end := at + len(name)
-		replaced := name
-		if (at == 0 || !letter(text[at-1])) && (end == len(text) || !letter(text[end])) {
-			replaced = by
+		replaced := by
+		if at > 0 && letter(text[at-1]) || end < len(text) && letter(text[end]) {
+			replaced = name
 		}
 		b.WriteString(text[:at] + replaced)
 		text = text[end:]

@@ -22,7 +22,9 @@ func HTML(w io.Writer, r check.Report) error {
 	p.putHead(r)
 	p.putFixes(r)
 	p.Put("\n<h2>Data flow</h2>\n<figure>\n")
-	for _, d := range []diagram{newDiagram(r, "wide", 1000, 46), newDiagram(r, "medium", 660, 46), newDiagram(r, "narrow", 350, 46)} {
+	for _, d := range []diagram{
+		newDiagram(r, "wide", 1000, 46), newDiagram(r, "medium", 660, 46), newDiagram(r, "narrow", 350, 46),
+	} {
 		p.putDiagram(d)
 	}
 	p.Put("</figure>\n\n<h2>Checks</h2>\n<ol>\n")
@@ -32,7 +34,8 @@ func HTML(w io.Writer, r check.Report) error {
 		}
 	}
 	p.Put("</ol>\n")
-	return p.End(w, "✓ pass · ✗ fail · ! warn · – skip. A click on a command selects all of it. This page contains no secrets.")
+	return p.End(w, "✓ pass · ✗ fail · ! warn · – skip. A click on a command selects all of it. "+
+		"This page contains no secrets.")
 }
 
 // putHead writes the verdict, and what was checked and when.
@@ -133,7 +136,8 @@ func (p htmlPage) putCheck(c check.Check, status check.Status, findings []check.
 	p.Put("<li class=\"check %v\" id=\"check-%v\" data-check=\"%v\" data-status=\"%v\">", status, c.ID, c.ID, status)
 	p.Put("<details%v><summary class=\"row\">\n", open)
 	p.PutMark(status)
-	p.Put("<span class=\"name\">%v</span><span class=\"question\">%v</span></summary>\n<div class=\"body\">", c.ID, c.Question)
+	p.Put("<span class=\"name\">%v</span><span class=\"question\">%v</span></summary>\n<div class=\"body\">",
+		c.ID, c.Question)
 	for _, group := range lines(findings) {
 		p.putFinding(group[0], about(group))
 		if len(group) == 1 {
@@ -149,7 +153,8 @@ func (p htmlPage) putCheck(c check.Check, status check.Status, findings []check.
 }
 
 func (p htmlPage) putDiagram(d diagram) {
-	p.Put("<svg class=\"%v\" viewBox=\"0 0 %v %v\" role=\"img\" aria-label=\"Sequence of the steps from policy to samples, each "+
+	p.Put("<svg class=\"%v\" viewBox=\"0 0 %v %v\" role=\"img\" aria-label=\"Sequence of the steps from policy to "+
+		"samples, each "+
 		"in the colour of its checks\">\n", d.Class, d.Width, d.Height)
 	for _, l := range d.Lanes {
 		p.Put("<line class=\"lane\" x1=\"%v\" y1=\"26\" x2=\"%v\" y2=\"%v\"/><text class=\"participant\" x=\"%v\" y=\"14\" "+

@@ -36,11 +36,13 @@ var reports = map[string]check.Report{
 	}),
 }
 
-var longARN = "arn:aws:iam::111122223333:oidc-provider/westeurope.oic.prod-aks.azure.com/" + strings.Repeat("0123456789abcdef", 8) + "/"
+var longARN = "arn:aws:iam::111122223333:oidc-provider/westeurope.oic.prod-aks.azure.com/" +
+	strings.Repeat("0123456789abcdef", 8) + "/"
 
 // object returns the object of a finding about a service account and a destination.
 func object(account string) check.About {
-	return check.About{Subject: "system:serviceaccount:monitoring:" + account, Destination: "central", Account: "111122223333"}
+	return check.About{Subject: "system:serviceaccount:monitoring:" + account, Destination: "central",
+		Account: "111122223333"}
 }
 
 // each returns a report with findings about many service accounts for every check.
@@ -55,7 +57,8 @@ func each(finding func(check.ID, check.About) check.Finding) check.Report {
 }
 
 func TestFormats(t *testing.T) {
-	for extension, write := range map[string]func(io.Writer, check.Report) error{"txt": Printer{}.Text, "json": JSON, "html": HTML} {
+	for extension, write := range map[string]func(io.Writer, check.Report) error{"txt": Printer{}.Text, "json": JSON,
+		"html": HTML} {
 		t.Run(extension, func(t *testing.T) {
 			var got bytes.Buffer
 			testkit.Must(t, write(&got, sample()))
@@ -85,7 +88,8 @@ func TestPages(t *testing.T) {
 			if len(r.Of(c.ID)) == 0 {
 				continue
 			}
-			want := fmt.Sprintf(`data-check="%s" data-status="%s"><details%s>`, c.ID, status, map[check.Status]string{check.Fail: " open"}[status])
+			want := fmt.Sprintf(`data-check="%s" data-status="%s"><details%s>`, c.ID, status,
+				map[check.Status]string{check.Fail: " open"}[status])
 			if !strings.Contains(got.String(), want) {
 				t.Errorf("%s: the page lacks %s", name, want)
 			}
@@ -121,11 +125,13 @@ func TestEveryCheckHasAStepOfTheDiagram(t *testing.T) {
 // The head of a report is in all formats, and what is not known is in none.
 func TestHead(t *testing.T) {
 	r := sample()
-	for name, write := range map[string]func(io.Writer, check.Report) error{"text": Printer{}.Text, "JSON": JSON, "page": HTML} {
+	for name, write := range map[string]func(io.Writer, check.Report) error{"text": Printer{}.Text, "JSON": JSON,
+		"page": HTML} {
 		var got bytes.Buffer
 		testkit.Must(t, write(&got, r))
 		v := r.Head.Versions
-		for _, part := range []string{r.Cluster, r.Head.Context, r.Head.PolicyRevision, v.Ampbridge, v.Kubernetes, "ampbridge:v0.9.0",
+		for _, part := range []string{r.Cluster, r.Head.Context, r.Head.PolicyRevision, v.Ampbridge, v.Kubernetes,
+			"ampbridge:v0.9.0",
 			"prometheus:v3.1.0", "prometheus:v2.55.1", "2026-11-28", "3.2"} {
 			if !strings.Contains(got.String(), part) {
 				t.Errorf("the %s lacks %s", name, part)
@@ -149,9 +155,11 @@ func TestVerdict(t *testing.T) {
 	}{
 		{"1 check passed", []check.Finding{pass}},
 		{"1 check passed; 1 warning (certificate). First fix: fix it", []check.Finding{pass, warn}},
-		{"No check failed, but 1 was skipped: flow; 1 check passed, 1 warning (certificate). First reason: flow: no Prometheus pod is running",
+		{"No check failed, but 1 was skipped: flow; 1 check passed, 1 warning (certificate). First reason: flow: no " +
+			"Prometheus pod is running",
 			[]check.Finding{pass, warn, skip}},
-		{"1 check failed: trust; 1 passed, 1 warning (certificate), 1 skipped. First fix: fix it", []check.Finding{pass, warn, skip, fail}},
+		{"1 check failed: trust; 1 passed, 1 warning (certificate), 1 skipped. First fix: fix it", []check.Finding{pass,
+			warn, skip, fail}},
 		{"2 checks failed: namespace, trust; 0 passed. First fix: label it", []check.Finding{fail, earlier}},
 		{"Nothing was checked", nil},
 	} {
@@ -189,7 +197,8 @@ func TestManyResultsAreFolded(t *testing.T) {
 		}, []string{"✓ token            61 service accounts, such as monitoring/prometheus-0 → central: a token of " +
 			"system:serviceaccount:monitoring:prometheus-0, for 9 minutes more"}},
 		{"passed in two ways", func(i int) check.Finding {
-			return check.Passed(check.Sidecar, account(i), "%s", []string{"it has a session", "the samples moved to the relay"}[i%2])
+			return check.Passed(check.Sidecar, account(i), "%s", []string{"it has a session",
+				"the samples moved to the relay"}[i%2])
 		}, []string{
 			"✓ sidecar          31 service accounts, such as monitoring/prometheus-0 → central: it has a session",
 			"✓ sidecar          30 service accounts, such as monitoring/prometheus-1 → central: the samples moved to the relay",
@@ -198,7 +207,8 @@ func TestManyResultsAreFolded(t *testing.T) {
 			a := account(i)
 			return check.Failed(check.TrustDocument, a, fix(a), "its :sub lets in others, and not %s", a.Subject)
 		}, []string{
-			"✗ trust            61 service accounts, such as monitoring/prometheus-0 → central: its :sub lets in others, and not " +
+			"✗ trust            61 service accounts, such as monitoring/prometheus-0 → central: its :sub lets in others, " +
+				"and not " +
 				"system:serviceaccount:monitoring:prometheus-0",
 			"                   → fix it",
 			"                     $ kubectl fix system:serviceaccount:monitoring:prometheus-0",
@@ -212,10 +222,12 @@ func TestManyResultsAreFolded(t *testing.T) {
 			"                   → fix it",
 		}},
 		{"warned about pods", func(i int) check.Finding {
-			a := check.About{Subject: "system:serviceaccount:monitoring:prometheus", Pod: fmt.Sprintf("monitoring/prometheus-%d", i)}
+			a := check.About{Subject: "system:serviceaccount:monitoring:prometheus",
+				Pod: fmt.Sprintf("monitoring/prometheus-%d", i)}
 			return check.Warned(check.Pods, a, check.NewFix("restart it"), "%s was injected by an older policy", a.Pod)
 		}, []string{
-			"! pods             61 pods, such as monitoring/prometheus → monitoring/prometheus-0: monitoring/prometheus-0 was injected by an " +
+			"! pods             61 pods, such as monitoring/prometheus → monitoring/prometheus-0: monitoring/prometheus-0 " +
+				"was injected by an " +
 				"older policy",
 			"                   → restart it",
 		}},
@@ -224,14 +236,17 @@ func TestManyResultsAreFolded(t *testing.T) {
 		}, []string{"– role             61 service accounts, such as monitoring/prometheus-0 → central: RequestID " +
 			"00000000-0000-0000-0000-000000000000: throttled"}},
 		{"failed, with numbers of samples", func(i int) check.Finding {
-			return check.Failed(check.Flow, account(i), check.NewFix("fix it"), "%d samples are pending, and none was sent for %d seconds", i, i)
+			return check.Failed(check.Flow, account(i), check.NewFix("fix it"), "%d samples are pending, and none was sent "+
+				"for %d seconds", i, i)
 		}, []string{
-			"✗ flow             61 service accounts, such as monitoring/prometheus-0 → central: 0 samples are pending, and none was sent for " +
+			"✗ flow             61 service accounts, such as monitoring/prometheus-0 → central: 0 samples are pending, and " +
+				"none was sent for " +
 				"0 seconds",
 			"                   → fix it",
 		}},
 		{"failed, each with a role of its own", func(i int) check.Finding {
-			return check.Failed(check.RoleExists, account(i), check.NewFix("fix it"), "there is no role arn:aws:iam::111122223333:role/r-%x", i)
+			return check.Failed(check.RoleExists, account(i), check.NewFix("fix it"), "there is no role "+
+				"arn:aws:iam::111122223333:role/r-%x", i)
 		}, []string{
 			"✗ role             61 service accounts, such as monitoring/prometheus-0 → central: there is no role " +
 				"arn:aws:iam::111122223333:role/r-0",
@@ -241,7 +256,8 @@ func TestManyResultsAreFolded(t *testing.T) {
 			a := account(i / 2)
 			a.Destination = []string{"central", "backup"}[i%2]
 			return check.Skipped(check.Write, a, "excluded by --no-write")
-		}, []string{"– write            61 pairs of 31 service accounts and 2 destinations, such as monitoring/prometheus-0 → central: " +
+		}, []string{"– write            61 pairs of 31 service accounts and 2 destinations, such as " +
+			"monitoring/prometheus-0 → central: " +
 			"excluded by --no-write"}},
 		{"all passed, one failed", func(i int) check.Finding {
 			if i == 30 {
@@ -281,7 +297,8 @@ func TestFewResultsAreNotFolded(t *testing.T) {
 		r.Add(check.Failed(check.Namespace, check.About{Subject: "system:serviceaccount:" + name + ":prometheus"},
 			check.NewFix("label it", check.Command{"kubectl", "label", "namespace", name}), "%s does not carry the label", name))
 	}
-	if got := text(t, r.Report()); strings.Count(got, "✗ namespace") != 3 || strings.Count(got, "$ kubectl label namespace") != 3 {
+	if got := text(t, r.Report()); strings.Count(got, "✗ namespace") != 3 ||
+		strings.Count(got, "$ kubectl label namespace") != 3 {
 		t.Error(got)
 	}
 }

@@ -10,7 +10,8 @@ import (
 // sample returns a report in which one check failed, one warns, and the checks that
 // depend on the failed one are skipped.
 func sample() check.Report {
-	about := check.About{Subject: "system:serviceaccount:monitoring:prometheus", Destination: "central", Account: "111122223333"}
+	about := check.About{Subject: "system:serviceaccount:monitoring:prometheus", Destination: "central",
+		Account: "111122223333"}
 	destination := check.About{Destination: "central", Account: "111122223333"}
 	subject := check.About{Subject: about.Subject}
 	provider := "arn:aws:iam::111122223333:oidc-provider/westeurope.oic.prod-aks.azure.com/11111111-2222-3333-4444-555555555555/" +
@@ -48,8 +49,10 @@ func sample() check.Report {
 			about.Subject,
 		),
 		check.Passed(check.SigningKeys, check.About{}, "2 published, its certificate is of a public CA"),
-		check.Passed(check.SyncLeads, check.About{}, "ampbridge-sync-6c5d8f7b9-x2x4q leads, and its last pass succeeded 3 minutes ago"),
-		check.Passed(check.Account, check.About{Account: about.Account}, "as arn:aws:sts::111122223333:assumed-role/admin/jo"),
+		check.Passed(check.SyncLeads, check.About{}, "ampbridge-sync-6c5d8f7b9-x2x4q leads, and its last pass succeeded "+
+			"3 minutes ago"),
+		check.Passed(check.Account, check.About{Account: about.Account}, "as "+
+			"arn:aws:sts::111122223333:assumed-role/admin/jo"),
 		check.Passed(check.OIDCProvider, check.About{Account: about.Account}, "%s, audience sts.amazonaws.com", provider),
 		check.Passed(check.RoleExists, destination, "arn:aws:iam::111122223333:role/ampbridge/dev-aks/ampbridge.dev-aks.central"),
 		check.Failed(
@@ -57,18 +60,21 @@ func sample() check.Report {
 			about,
 			check.NewFix(
 				"replace the trust document",
-				check.Command{"aws", "iam", "update-assume-role-policy", "--role-name", "ampbridge.dev-aks.central", "--policy-document",
+				check.Command{"aws", "iam", "update-assume-role-policy", "--role-name", "ampbridge.dev-aks.central",
+					"--policy-document",
 					`{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":{"Federated":"` + provider + `"}}]}`},
 			),
 			"the condition key is %s, and must be %s: the slash before :sub counts",
 			otherKey,
 			key,
 		).Comparing("condition key", key, otherKey),
-		check.Passed(check.Permissions, destination, "allows aps:RemoteWrite on arn:aws:aps:eu-west-1:111122223333:workspace/ws-0123abcd"),
+		check.Passed(check.Permissions, destination, "allows aps:RemoteWrite on "+
+			"arn:aws:aps:eu-west-1:111122223333:workspace/ws-0123abcd"),
 		check.Passed(
 			check.Boundary,
 			destination,
-			"arn:aws:iam::111122223333:policy/ampbridge-boundary allows aps:RemoteWrite on arn:aws:aps:eu-west-1:111122223333:workspace/ws-0123abcd",
+			"arn:aws:iam::111122223333:policy/ampbridge-boundary allows aps:RemoteWrite on "+
+				"arn:aws:aps:eu-west-1:111122223333:workspace/ws-0123abcd",
 		),
 	)
 	r.Blocked(check.Session, about)
@@ -88,7 +94,8 @@ func sample() check.Report {
 // head returns the head of a report of which everything is known.
 func head() check.Head {
 	return check.Head{
-		Started: time.Date(2026, 11, 28, 10, 11, 12, 0, time.UTC), Seconds: 3.2, Context: "dev-aks-admin", PolicyRevision: "1f2e3d4c5b6a",
+		Started: time.Date(2026, 11, 28, 10, 11, 12, 0, time.UTC), Seconds: 3.2, Context: "dev-aks-admin",
+		PolicyRevision: "1f2e3d4c5b6a",
 		Versions: check.Versions{
 			Ampbridge: "v0.9.0", Kubernetes: "v1.34.2", Sidecars: map[string]int{"ghcr.io/ampbridge/ampbridge:v0.9.0": 3},
 			Prometheus: map[string]int{"quay.io/prometheus/prometheus:v3.1.0": 2, "quay.io/prometheus/prometheus:v2.55.1": 1},

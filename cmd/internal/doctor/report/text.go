@@ -86,8 +86,8 @@ func (p Printer) putLine(b *bytes.Buffer, group []check.Finding) {
 	if object != "" {
 		object += ": "
 	}
-	fmt.Fprintf(b, "%s %s%s\n", p.paint(f.Status, fmt.Sprintf("%s %-*s", page.Mark(f.Status), idWidth, f.ID)), " "+printable(object),
-		printable(f.Message))
+	name := fmt.Sprintf("%s %-*s", page.Mark(f.Status), idWidth, f.ID)
+	fmt.Fprintf(b, "%s  %s%s\n", p.paint(f.Status, name), printable(object), printable(f.Message))
 }
 
 // SGR codes of the statuses.
