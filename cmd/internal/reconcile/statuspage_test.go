@@ -140,7 +140,7 @@ func TestStatusPageShows(t *testing.T) {
 			want: []string{
 				"AWS is in sync with the policy", "1m0s ago",
 				"3 changes were made", "system:serviceaccount:monitoring:prometheus", "the cap is reached",
-				"no grant covers it", "Its role is yours", "4 healthy", "1 missed", "team/prometheus-0", "and 7 more", "StatefulSet/prometheus",
+				"no grant covers it", "You manage its role", "4 healthy", "1 missed", "team/prometheus-0", "and 7 more", "StatefulSet/prometheus",
 				"namespace x cannot be read",
 			},
 			lack: []string{"<b>created"},
