@@ -22,7 +22,7 @@ func TestRealPrometheusWrites(t *testing.T) {
 	dir := t.TempDir()
 	write := func(name, text string) string {
 		path := filepath.Join(dir, name)
-		testkit.Must(t, os.WriteFile(path, []byte(text), 0o600))
+		testkit.WriteFile(t, path, text)
 		return path
 	}
 	creds := f.session()

@@ -203,7 +203,7 @@ func (f *fixture) register(t *testing.T) {
 func (f *fixture) startWebhook(t *testing.T) {
 	t.Helper()
 	dir, policyFile := t.TempDir(), filepath.Join(t.TempDir(), "policy.yaml")
-	testkit.Must(t, os.WriteFile(policyFile, []byte(policytest.Granting(account, tenant)), 0o600))
+	testkit.WriteFile(t, policyFile, policytest.Granting(account, tenant))
 	testkit.Run(t, "kubelet", func(ctx context.Context) error {
 		for ; ctx.Err() == nil; sleep(ctx, 500*time.Millisecond) {
 			var secret corev1.Secret

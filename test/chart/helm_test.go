@@ -230,12 +230,12 @@ func TestValuesOfAnOlderChart(t *testing.T) {
 // A parent chart turns ampbridge on and off.
 func TestSubchart(t *testing.T) {
 	parent := t.TempDir()
-	testkit.Must(t, os.WriteFile(filepath.Join(parent, "Chart.yaml"), []byte(`apiVersion: v2
+	testkit.WriteFile(t, filepath.Join(parent, "Chart.yaml"), `apiVersion: v2
 name: platform
 version: 1.0.0
 dependencies:
 - {name: ampbridge, version: 0.x, condition: ampbridge.enabled}
-`), 0o600))
+`)
 	testkit.Must(t, os.CopyFS(filepath.Join(parent, "charts", "ampbridge"), os.DirFS(chartDir)))
 	values, err := yaml.Marshal(map[string]any{"global": map[string]any{"domain": "example.com"}, "ampbridge": readValues(t, minimal)})
 	testkit.Must(t, err)

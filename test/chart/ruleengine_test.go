@@ -379,7 +379,7 @@ func ruleEngine(t *testing.T, tests []engineTest, args ...string) {
 	t.Helper()
 	rules := ruleFile(t, args...)
 	dir := t.TempDir()
-	testkit.Must(t, os.WriteFile(filepath.Join(dir, "rules.yml"), []byte(rules), 0o600))
+	testkit.WriteFile(t, filepath.Join(dir, "rules.yml"), rules)
 	text, err := yaml.Marshal(map[string]any{"rule_files": []string{"rules.yml"}, "evaluation_interval": "1m", "tests": tests})
 	testkit.Must(t, err)
 	testkit.Must(t, os.WriteFile(filepath.Join(dir, "tests.yml"), text, 0o600))

@@ -206,13 +206,13 @@ func leaseChart(t *testing.T) string {
 	t.Helper()
 	dir := filepath.Join(t.TempDir(), "ampbridge")
 	testkit.Must(t, os.CopyFS(dir, os.DirFS(chartDir)))
-	testkit.Must(t, os.WriteFile(filepath.Join(dir, "templates", "lease.yaml"), []byte(`apiVersion: coordination.k8s.io/v1
+	testkit.WriteFile(t, filepath.Join(dir, "templates", "lease.yaml"), `apiVersion: coordination.k8s.io/v1
 kind: Lease
 metadata:
   name: ampbridge-sync
   namespace: {{ .Release.Namespace }}
   labels: {{- include "ampbridge.labels" (dict "root" . "component" "sync") | nindent 4 }}
-`), 0o600))
+`)
 	role := filepath.Join(dir, "templates", "sync-rbac.yaml")
 	text, err := os.ReadFile(role)
 	testkit.Must(t, err)

@@ -151,7 +151,7 @@ func (w *watched) testFaults(t *testing.T) {
 		return len(w.query(t, `ampbridge_admission_decisions_total{decision="error"}`)) > 0
 	})
 	// The policy has a mistake.
-	testkit.Must(t, os.WriteFile(w.policyFile, []byte("kind: Policy\nno-such-field: 1\n"), 0o600))
+	testkit.WriteFile(t, w.policyFile, "kind: Policy\nno-such-field: 1\n")
 	for _, alert := range []string{
 		`AmpbridgeNoSession",pod="late-0`, `AmpbridgeWritesRefused",pod="relayed-0`, `AmpbridgeSamplesRefused",pod="relayed-0`,
 		"AmpbridgePolicyRefused", "AmpbridgeNotGranted", "AmpbridgeAdmissionErrors", "AmpbridgePodsHang", "AmpbridgeCircuitOpen",
@@ -377,13 +377,13 @@ type scrape struct{ job, namespace, pod, address string }
 func watch(t *testing.T, rules string, targets []scrape) (server string) {
 	t.Helper()
 	dir := t.TempDir()
-	testkit.Must(t, os.WriteFile(filepath.Join(dir, "rules.yml"), []byte(rules), 0o600))
+	testkit.WriteFile(t, filepath.Join(dir, "rules.yml"), rules)
 	config := "global: {scrape_interval: 500ms, scrape_timeout: 500ms, evaluation_interval: 500ms}\nrule_files: [rules.yml]\nscrape_configs:\n"
 	for i, s := range targets {
 		config += fmt.Sprintf("- job_name: %q\n  static_configs: [{targets: [%q], labels: {job: %s, namespace: %s, pod: %s}}]\n",
 			fmt.Sprint(i), s.address, s.job, s.namespace, s.pod)
 	}
-	testkit.Must(t, os.WriteFile(filepath.Join(dir, "prometheus.yml"), []byte(config), 0o600))
+	testkit.WriteFile(t, filepath.Join(dir, "prometheus.yml"), config)
 	addr := testkit.FreeAddr(t)
 	run(t, tools.Path(t, "prometheus"), "--config.file="+filepath.Join(dir, "prometheus.yml"),
 		"--storage.tsdb.path="+filepath.Join(dir, "data"), "--web.listen-address="+addr, "--log.level=warn")

@@ -100,7 +100,7 @@ func store(t *testing.T, dir string) string {
 		filepath.Join(dir, "graph"),
 		filepath.Join(dir, "run"),
 	)
-	testkit.Must(t, os.WriteFile(file, []byte(config), 0o600))
+	testkit.WriteFile(t, file, config)
 	return "CONTAINERS_STORAGE_CONF=" + file
 }
 
@@ -297,7 +297,7 @@ func sizes(t *testing.T, a archive) {
 func TestBuilderContext(t *testing.T) {
 	dir, work := checkout(t, "here"), t.TempDir()
 	recipe, file := filepath.Join(work, "Containerfile"), filepath.Join(work, "image.tar")
-	testkit.Must(t, os.WriteFile(recipe, []byte("FROM scratch\nCOPY . /\n"), 0o600))
+	testkit.WriteFile(t, recipe, "FROM scratch\nCOPY . /\n")
 	env := append(os.Environ(), store(t, work))
 	for _, args := range [][]string{{"build", "--file", recipe, "--tag", "context", dir},
 		{"push", "context", "oci-archive:" + file + ":context"}} {

@@ -129,8 +129,14 @@ func CloseAfter(t testing.TB, c io.Closer) {
 func TempFile(t testing.TB, name, text string) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), name)
-	Must(t, os.WriteFile(path, []byte(text), 0o600))
+	WriteFile(t, path, text)
 	return path
+}
+
+// WriteFile writes a file, which only the test's own user can read.
+func WriteFile(t testing.TB, path, text string) {
+	t.Helper()
+	Must(t, os.WriteFile(path, []byte(text), 0o600))
 }
 
 // ReadFile returns the text of a file.

@@ -248,7 +248,7 @@ func writeModule(t *testing.T, root string, tool Tool, files map[string]string) 
 	dir := tool.moduleDir(root)
 	testkit.Must(t, os.MkdirAll(dir, 0o750))
 	for name, content := range files {
-		testkit.Must(t, os.WriteFile(filepath.Join(dir, name), []byte(content), 0o600))
+		testkit.WriteFile(t, filepath.Join(dir, name), content)
 	}
 }
 

@@ -101,7 +101,7 @@ func TestCandidateThatCannotBeKept(t *testing.T) {
 			dir := t.TempDir()
 			source := filepath.Join(dir, "source")
 			testkit.Must(t, os.Mkdir(source, 0o750))
-			testkit.Must(t, os.WriteFile(filepath.Join(source, "prometheus.yml"), []byte("next"), 0o600))
+			testkit.WriteFile(t, filepath.Join(source, "prometheus.yml"), "next")
 			s := keeper(dir)
 			testkit.Must(t, before(s))
 			if err := s.keepNext(source, []wanted{{name: "central", signing: new(policy.Block)}}); err == nil {

@@ -73,7 +73,7 @@ func newFixtureOn(t *testing.T, cloud *awstest.Cloud, text string) *fixture {
 
 func (f *fixture) write(text string) {
 	f.Helper()
-	testkit.Must(f, os.WriteFile(f.file, []byte(text), 0o600))
+	testkit.WriteFile(f, f.file, text)
 }
 
 // credentials are all that the SDK finds.
@@ -468,7 +468,7 @@ func TestPolicyFromAGrantList(t *testing.T) {
   { environment_name = "dev", kube_service_account_name = "prometheus", namespace = "monitoring", oidc_provider_url = "` + issuer + `" },
   { environment_name = "qa", kube_service_account_name = "prometheus", namespace = "monitoring", oidc_provider_url = "` + issuer + `1" },
 ]`
-	testkit.Must(t, os.WriteFile(list, []byte(text), 0o600))
+	testkit.WriteFile(t, list, text)
 	run := func(args ...string) (int, string, string) {
 		var out, errs bytes.Buffer
 		status := cli.Main(
@@ -507,7 +507,7 @@ func TestPolicyFromAGrantList(t *testing.T) {
 	if status, _, errs := run("--workspace", workspace, "--dir", dir); status != cli.Failed || !strings.Contains(errs, "exists") {
 		t.Errorf("written over: status %d: %s", status, errs)
 	}
-	testkit.Must(t, os.WriteFile(list, []byte(strings.Replace(text, `"monitoring"`, `"*"`, 1)), 0o600))
+	testkit.WriteFile(t, list, strings.Replace(text, `"monitoring"`, `"*"`, 1))
 	if status, out, errs := run("--workspace", workspace); status != cli.Failed || !strings.Contains(out, "name: qa") ||
 		!strings.Contains(
 			errs,

@@ -10,7 +10,6 @@ import (
 	"io"
 	"math"
 	"net/http"
-	"os"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -388,7 +387,7 @@ func TestRunbookSaysWhatItLeavesOut(t *testing.T) {
 		"an entry that is lost": {strings.Replace(text, `"monitoring"`, `"*"`, 1), "--workspace " + workspace, cli.Failed,
 			"1 of 1 entries were not converted"},
 	} {
-		testkit.Must(t, os.WriteFile(main, []byte(c.text), 0o600))
+		testkit.WriteFile(t, main, c.text)
 		status, out, errs := run(t, append([]string{"bootstrap", "--from", main}, strings.Fields(c.args)...)...)
 		if status != c.status || !strings.Contains(errs, c.want) || (out != "") != (status == cli.OK) {
 			t.Errorf("%s: status %d, %d bytes: %s", name, status, len(out), errs)

@@ -21,7 +21,7 @@ func run(t *testing.T, args ...string) (status int, stdout, stderr string) {
 
 func save(t *testing.T, path, text string) {
 	t.Helper()
-	testkit.Must(t, os.WriteFile(path, []byte(text), 0o600))
+	testkit.WriteFile(t, path, text)
 }
 
 // Create, write the ARN into the policy, generate again; then the destination goes.

@@ -2,7 +2,6 @@ package admission_test
 
 import (
 	"bytes"
-	"os"
 	"os/exec"
 	"strings"
 	"testing"
@@ -101,7 +100,7 @@ func TestPolicyIsReviewed(t *testing.T) {
 		return object.Data["accepted.yaml"] == good
 	})
 	p.stop()
-	testkit.Must(t, os.WriteFile(f.policyFile, []byte(wrong), 0o600))
+	testkit.WriteFile(t, f.policyFile, wrong)
 	again := f.start(t, i)
 	again.ready(t)
 	if log := f.log.String(); !strings.Contains(log, "policy restored") {

@@ -95,7 +95,7 @@ func TestAssumeRoleWithWebIdentity(t *testing.T) {
 		text, err := e.Cluster.Token(ctx, env.Namespace, account, audience, 3600)
 		testkit.Must(t, err)
 		path := filepath.Join(t.TempDir(), "token")
-		testkit.Must(t, os.WriteFile(path, []byte(text), 0o600))
+		testkit.WriteFile(t, path, text)
 		return path
 	}
 	for _, program := range programs(t) {
@@ -187,7 +187,7 @@ destinations:
 - {name: central, workspace: "arn:aws:aps:%s:%s:workspace/ws-new"}
 trust: {permissionsBoundary: "arn:aws:iam::%s:policy/team/ampbridge-boundary"}
 `, e.Cluster.Issuer, env.Region, account.ID, account.ID)
-			testkit.Must(t, os.WriteFile(file, []byte(text), 0o600))
+			testkit.WriteFile(t, file, text)
 			script, err := e.Ampbridge(
 				ctx,
 				"bootstrap",
@@ -246,7 +246,7 @@ trust: {permissionsBoundary: "arn:aws:iam::%s:policy/team/ampbridge-boundary"}
 			for n := range 6 {
 				added := account.CreateWorkspace(env.Region, "added")
 				text := strings.Replace(text, "trust:", fmt.Sprintf("- {name: added, workspace: %q}\ntrust:", added.ARN), 1)
-				testkit.Must(t, os.WriteFile(file, []byte(text), 0o600))
+				testkit.WriteFile(t, file, text)
 				tag := fmt.Sprintf("team=%d", n)
 				if script, err = e.Ampbridge(ctx, "bootstrap", "--policy", file, "-o", "aws-cli", "--tag", tag); err != nil {
 					t.Fatal(err)

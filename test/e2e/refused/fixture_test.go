@@ -131,7 +131,7 @@ func (f *fixture) as(t *testing.T, name string) *rest.Config {
 func (f *fixture) setPolicy(t *testing.T, more string) {
 	t.Helper()
 	p := policytest.Parse(t, head+more)
-	testkit.Must(t, os.WriteFile(f.file, []byte(head+more), 0o600))
+	testkit.WriteFile(t, f.file, head+more)
 	f.policy.Store(p)
 }
 

@@ -8,7 +8,6 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
-	"os"
 	"path/filepath"
 	"regexp"
 	"strconv"
@@ -68,7 +67,7 @@ func newFixture(t *testing.T) *fixture {
 		policyFile: filepath.Join(t.TempDir(), "policy.yaml"),
 		live:       map[string]bool{},
 	}
-	testkit.Must(t, os.WriteFile(f.policyFile, []byte(policytest.Granting(account, tenant)), 0o600))
+	testkit.WriteFile(t, f.policyFile, policytest.Granting(account, tenant))
 	testkit.Must(t, f.Namespace(t.Context(), home, nil))
 	testkit.Must(t, f.Namespace(t.Context(), tenant, map[string]string{policy.LabelInjection: string(policy.InjectionEnabled)}))
 	testkit.Must(t, f.ServiceAccount(t.Context(), tenant, account))

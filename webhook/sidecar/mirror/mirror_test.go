@@ -42,7 +42,7 @@ func (f files) in(t *testing.T) (dir string) {
 	for path, file := range f {
 		name := filepath.Join(dir, path)
 		testkit.Must(t, os.MkdirAll(filepath.Dir(name), 0o755))
-		testkit.Must(t, os.WriteFile(name, []byte(file.Content), 0o600))
+		testkit.WriteFile(t, name, file.Content)
 		testkit.Must(t, os.Chmod(name, file.Mode))
 	}
 	return dir
@@ -242,7 +242,7 @@ func TestEdit(t *testing.T) {
 	if !os.SameFile(config, inode("config")) {
 		t.Error("the configuration was replaced without a change")
 	}
-	testkit.Must(t, os.WriteFile(filepath.Join(source, "rules/s"), []byte("C"), 0o600))
+	testkit.WriteFile(t, filepath.Join(source, "rules/s"), "C")
 	do(true)
 	if calls != 3 {
 		t.Errorf("edited %d times", calls)

@@ -51,7 +51,7 @@ func TestDamagedStateIsNamed(t *testing.T) {
 	for _, name := range []string{"relay-port", "relay-password"} {
 		for _, text := range []string{"", "0", "70000", "half", strings.Repeat("0", 5000)} {
 			dir := t.TempDir()
-			testkit.Must(t, os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600))
+			testkit.WriteFile(t, filepath.Join(dir, name), text)
 			var err error
 			if name == "relay-port" {
 				_, err = relay.Listen(dir)

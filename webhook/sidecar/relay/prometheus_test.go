@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
@@ -44,7 +43,7 @@ remote_write:
   queue_config: {batch_send_deadline: 500ms, max_backoff: 1s}
 `, address, writeURL, policy.RelayUser, passwordFile)
 	file := filepath.Join(dir, "prometheus.yml")
-	testkit.Must(t, os.WriteFile(file, []byte(config), 0o600))
+	testkit.WriteFile(t, file, config)
 	p := &prometheusProcess{"http://" + address, &bytes.Buffer{}}
 	cmd := exec.Command(tools.Path(t, "prometheus"), "--config.file="+file, "--storage.tsdb.path="+filepath.Join(dir, "data"),
 		"--web.listen-address="+address)

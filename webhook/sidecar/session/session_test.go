@@ -179,9 +179,9 @@ func TestStoreFailures(t *testing.T) {
 	if _, err := os.Stat(path); err == nil {
 		t.Error("a file was written")
 	}
-	testkit.Must(t, os.WriteFile(path, []byte("garbage\n[p]\naws_access_key_id\n# ampbridge session from x until y\n"), 0o600))
+	testkit.WriteFile(t, path, "garbage\n[p]\naws_access_key_id\n# ampbridge session from x until y\n")
 	temporary := filepath.Join(filepath.Dir(path), ".credentials.tmp123")
-	testkit.Must(t, os.WriteFile(temporary, []byte("secret"), 0o600))
+	testkit.WriteFile(t, temporary, "secret")
 	store, err = session.OpenStore(path, 0o600)
 	if err != nil || store.Session("p").Valid(time.Now()) {
 		t.Errorf("garbage gives %+v, %v", store.Session("p"), err)
