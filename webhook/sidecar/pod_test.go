@@ -167,3 +167,12 @@ func (p *pod) status(t *testing.T) sidecarconfig.Status {
 	testkit.Must(t, err)
 	return status
 }
+
+// servedPod is a pod whose sidecar serves the block of central.
+func servedPod(t *testing.T, seconds int) *pod {
+	t.Helper()
+	p := newPod(t, seconds, "central")
+	p.start(t)
+	p.eventually(t, "the block is served", func() bool { return p.has("central") })
+	return p
+}

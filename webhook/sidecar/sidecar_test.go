@@ -114,9 +114,7 @@ func TestFaultsAtStart(t *testing.T) {
 // also in the sidecar's next container. Prometheus loads each profile until the end.
 func TestExpiry(t *testing.T) {
 	t.Parallel()
-	p := newPod(t, 6, "central")
-	p.start(t)
-	p.eventually(t, "the block is served", func() bool { return p.has("central") })
+	p := servedPod(t, 6)
 	fault := p.Fail("sts:*", awstest.ServerError)
 	p.eventually(t, "both blocks are served", func() bool { return p.has("central") && p.relays("central") })
 	if d := p.status(t).Destinations[0]; !d.Valid {
@@ -142,9 +140,7 @@ func TestExpiry(t *testing.T) {
 // of it, and the block is never out.
 func TestRenewal(t *testing.T) {
 	t.Parallel()
-	p := newPod(t, 6, "central")
-	p.start(t)
-	p.eventually(t, "the block is served", func() bool { return p.has("central") })
+	p := servedPod(t, 6)
 	configs, keys := map[string]bool{}, map[string]bool{}
 	p.eventually(t, "five sessions", func() bool {
 		config := p.served()
@@ -169,9 +165,7 @@ func TestRenewal(t *testing.T) {
 // though STS is away, and gives no cause for a reload.
 func TestRestart(t *testing.T) {
 	t.Parallel()
-	p := newPod(t, 3600, "central")
-	p.start(t)
-	p.eventually(t, "the block is served", func() bool { return p.has("central") })
+	p := servedPod(t, 3600)
 	p.eventually(t, "the log has it", func() bool { return strings.Contains(p.log.String(), "configuration served") })
 	p.stop()
 	before, err := os.Readlink(filepath.Join(p.config.Target, "..data"))
@@ -191,9 +185,7 @@ func TestRestart(t *testing.T) {
 
 func TestSourceChanges(t *testing.T) {
 	t.Parallel()
-	p := newPod(t, 3600, "central")
-	p.start(t)
-	p.eventually(t, "the block is served", func() bool { return p.has("central") })
+	p := servedPod(t, 3600)
 	p.configure(t, "global: {scrape_interval: 30s}\n")
 	p.eventually(t, "the change is served", func() bool { return strings.Contains(p.served(), "30s") && p.has("central") })
 
@@ -225,9 +217,7 @@ func TestSourceChanges(t *testing.T) {
 // TestTargetCannotBeWritten: errors of the target are waited out.
 func TestTargetCannotBeWritten(t *testing.T) {
 	t.Parallel()
-	p := newPod(t, 3600, "central")
-	p.start(t)
-	p.eventually(t, "the block is served", func() bool { return p.has("central") })
+	p := servedPod(t, 3600)
 	hidden := p.config.Target + ".hidden"
 	testkit.Must(t, os.Rename(p.config.Target, hidden))
 	p.configure(t, user+"# changed\n")
@@ -391,9 +381,7 @@ func TestMetricsPortTaken(t *testing.T) {
 
 func TestNoSecretsInLogOrStatus(t *testing.T) {
 	t.Parallel()
-	p := newPod(t, 3600, "central")
-	p.start(t)
-	p.eventually(t, "the block is served", func() bool { return p.has("central") })
+	p := servedPod(t, 3600)
 	token, err := os.ReadFile(p.Token)
 	testkit.Must(t, err)
 	credentials := testkit.ReadFile(t, p.config.Credentials)
