@@ -1,5 +1,5 @@
-// Package servingcert makes the certificates that a webhook serves in tests, in
-// benchmarks and in the demo: a directory with tls.crt and tls.key, as
+// Package servingcert makes the certificates that a webhook, and the API server of
+// test/cluster, serve in tests, in benchmarks and in the demo: a directory with tls.crt and tls.key, as
 // cert-manager and a Secret volume have it, and the CA to register.
 package servingcert
 
