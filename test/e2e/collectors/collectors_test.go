@@ -117,7 +117,7 @@ func cells() []*cell {
 	}
 	for _, c := range all {
 		if c.program == "thanos" {
-			// It opens its remote write before its write-ahead log, finds none, and looks again five
+			// It opens its remote write before its write-ahead log, may find none, and looks again five
 			// seconds later: what it evaluated by then is never sent.
 			c.skips = 10
 		}
@@ -250,8 +250,14 @@ func (f *fixture) start(t *testing.T, c *cell) {
 		case "/" + c.name():
 			_, _ = fmt.Fprintf(w, "counted %d\n", c.source.next()) // a scraper that is gone misses a sample of its own
 		case "/api/v1/query":
+			// As servers do, it answers for the time that it is asked for: a sample is written with that time.
+			at, err := time.Parse(time.RFC3339Nano, r.FormValue("time"))
+			if err != nil {
+				http.Error(w, err.Error(), http.StatusBadRequest)
+				return
+			}
 			_, _ = fmt.Fprintf(w, `{"status":"success","data":{"resultType":"vector",`+
-				`"result":[{"metric":{},"value":[%d,"%d"]}]}}`, time.Now().Unix(), c.source.next())
+				`"result":[{"metric":{},"value":[%.3f,"%d"]}]}}`, float64(at.UnixMilli())/1000, c.source.next())
 		default:
 			http.NotFound(w, r)
 		}
