@@ -95,7 +95,7 @@ var All = []Check{
 	{RoleExists, ScopeAWS, "does the role for the destination exist?", []ID{Policy, Account}},
 	{
 		TrustDocument, ScopeAWS, "does its trust document let exactly this subject in, by issuer and audience?",
-		[]ID{IssuerMatches, Grant, RoleExists},
+		[]ID{IssuerMatches, ServiceAccount, Grant, RoleExists},
 	},
 	{Permissions, ScopeAWS, "does its permission document allow what the destination's access says?", []ID{RoleExists}},
 	{Boundary, ScopeAWS, "does its permissions boundary allow it?", []ID{RoleExists}},

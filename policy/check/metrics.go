@@ -225,7 +225,8 @@ func FlowState(first, last Metrics, apart time.Duration, blocks []policy.Block, 
 	return worst, final
 }
 
-// queueState judges one queue. A judgement that a later read may change is not final. clock is Prometheus's time, and up is since when it runs; 0: not known.
+// queueState judges one queue. A judgement that a later read may change is not final.
+// clock is Prometheus's time, and up is since when it runs; 0: not known.
 func queueState(
 	name string,
 	was, is queue,

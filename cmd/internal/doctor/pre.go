@@ -143,7 +143,7 @@ func (x *runner) checkCandidates(ctx context.Context, s *subject) {
 		x.checks.Skip(s.about, "no Prometheus pod of this service account is running", check.Pods)
 	}
 	for _, pod := range pods {
-		x.checks.Add(x.candidate(s, pod.Pod).For(check.Pods, pod.about))
+		x.checks.Run(check.Pods, pod.about, func() check.Finding { return x.candidate(s, pod.Pod) })
 	}
 }
 

@@ -56,7 +56,9 @@ func TestFaultsAreMany(t *testing.T) {
 }
 
 func TestDoctor(t *testing.T) {
-	s := newFixture(t)
+	s := newFixture(t, func(s *fixture) {
+		t.Run("before the installation", func(t *testing.T) { s.in(t).beforeInstallation() })
+	})
 	s.healthy(fault{})
 	s.healthy(fault{installed: true})
 	t.Run("limited access", func(t *testing.T) { s.in(t).limitedAccess() })

@@ -93,7 +93,8 @@ type fixture struct {
 	registration *admissionv1.MutatingWebhookConfiguration
 }
 
-func newFixture(t *testing.T) *fixture {
+// newFixture installs ampbridge. before is called when nothing is installed yet; nil: no call.
+func newFixture(t *testing.T, before func(*fixture)) *fixture {
 	t.Helper()
 	s := &fixture{T: t, root: t, dir: t.TempDir(), webhook: &process{}}
 	s.build()
@@ -129,6 +130,9 @@ func newFixture(t *testing.T) *fixture {
 	s.policyFile = filepath.Join(s.dir, "policy.yaml")
 	s.setPolicy()
 	s.try(os.WriteFile(filepath.Join(s.dir, "webhook-policy.yaml"), []byte(s.policy()), 0o600))
+	if before != nil {
+		before(s)
+	}
 	s.configMap()
 	s.install()
 	s.sync()

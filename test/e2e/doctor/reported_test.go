@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/amp"
 	"github.com/aws/aws-sdk-go-v2/service/iam"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
@@ -45,7 +46,7 @@ var reachFaults = []fault{
 		fix: goodKubeconfig,
 	},
 	{
-		name: "API server of an unknown name", id: check.Kubernetes, message: "no such host", kubeconfig: othersKubeconfig,
+		name: "API server of an unknown name", id: check.Kubernetes, message: "gone.invalid", kubeconfig: othersKubeconfig,
 		inject: func(s *fixture) {
 			usersKubeconfig(s, func(text string) string { return strings.ReplaceAll(text, s.kube.URL, "https://gone.invalid") })
 		},
@@ -88,12 +89,12 @@ var policyFaults = []fault{
 		inject:    func(s *fixture) { s.installedPolicy(s.policy("ampbridge.io/v1alpha1", "ampbridge.io/v1")) },
 		fix:       plainInstalled,
 	},
-	{name: "destination mistyped in a grant", id: check.Policy, message: "did you mean", installed: true,
+	{name: "destination mistyped in a grant", id: check.Policy, message: "is no destination of this policy", installed: true,
 		inject: func(s *fixture) { s.installedPolicy(s.policy("destinations: [central]", "destinations: [centrall]")) },
 		fix:    plainInstalled},
 	{name: "field of a newer version", id: check.Policy, message: "delivry", installed: true,
 		inject: func(s *fixture) { s.installedPolicy(s.policy("paused: false", "delivry: relay")) }, fix: plainInstalled},
-	{name: "workspace of another partition", id: check.Policy, message: "workspace", installed: true,
+	{name: "ARN of another service for the workspace", id: check.Policy, message: "workspace", installed: true,
 		inject: func(s *fixture) { s.installedPolicy(s.policy("arn:aws:aps:", "arn:aws:iam:")) }, fix: plainInstalled},
 	{
 		name:      "two policies are installed",
@@ -335,7 +336,7 @@ var sessionFaults = []fault{
 	{name: "proxy of STS refuses connections", id: check.Session, message: "no answer", inject: func(s *fixture) {
 		s.setPolicy("sts:\n", "sts:\n  proxyURL: http://127.0.0.1:1\n")
 	}, fix: plainPolicy},
-	{name: "endpoint of STS has no address", id: check.Session, message: "no such host", inject: func(s *fixture) {
+	{name: "endpoint of STS has no address", id: check.Session, message: "no answer", inject: func(s *fixture) {
 		s.setPolicy("endpoint: "+s.cloud.TLSURL, "endpoint: https://sts.invalid")
 	}, fix: plainPolicy},
 }
@@ -343,11 +344,13 @@ var sessionFaults = []fault{
 var writeFaults = []fault{
 	{name: "workspace is still being created", id: check.Workspace, message: "is CREATING", inject: func(s *fixture) {
 		s.cloud.SetWorkspaceDelay(time.Hour)
-		next := s.account.CreateWorkspace(region, "next")
+		next, err := amp.NewFromConfig(s.cloud.Config(s.account.AdminCredentials(), region)).CreateWorkspace(
+			s.Context(), &amp.CreateWorkspaceInput{Alias: aws.String("next")})
+		s.try(err)
 		s.cloud.SetWorkspaceDelay(0)
-		s.otherWorkspace(s.workspace.ID, next.ID)
+		s.otherWorkspace(s.workspace.ID, aws.ToString(next.WorkspaceId))
 	}, fix: func(s *fixture) { s.setPolicy(); s.sync() }},
-	injected("AMP fails", check.Query, "500", "aps:QueryMetrics", awstest.ServerError),
+	injected("AMP fails", check.Query, "Internal", "aps:QueryMetrics", awstest.ServerError),
 	injected("KMS key of the workspace is disabled", check.Write, "KMS", "aps:RemoteWrite",
 		awstest.Respond(403, "AccessDeniedException", "The KMS key that encrypts the workspace is disabled")),
 	injected("two writers of the same series", check.Write, "out of order", "aps:RemoteWrite",

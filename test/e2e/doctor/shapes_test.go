@@ -98,7 +98,7 @@ var shapes = []shape{
 // issuer of AKS, with its slash, behind a private CA, and the webhook behind its Service;
 // test/e2e/kinds has other issuers, and all kinds of pods.
 func TestShapes(t *testing.T) {
-	s := newFixture(t)
+	s := newFixture(t, nil)
 	s.syncRan()
 	for _, c := range shapes {
 		t.Run(c.name, func(t *testing.T) { s.in(t).holds(c) })
@@ -185,14 +185,15 @@ func (s *fixture) holds(c shape) {
 
 func imperfect(f check.Finding) bool { return f.Status != check.Pass && !f.Excluded }
 
-// runShape runs the pod. The webhook follows its policy's file within a second or so, so
-// the pod is created until it has what the policy says.
+// runShape runs the pod, after the webhook has read its policy's file: pods are created
+// until one has what the policy says.
 func (s *fixture) runShape(name string, c shape) (stop func()) {
 	s.Helper()
-	s.eventually(
-		"the webhook has the policy",
-		func() bool { return s.runDoctor(fault{}).Status(check.Injection) == check.Pass },
-	)
+	s.eventually("the webhook has the policy", func() bool {
+		s.createPod("probe", c.change)
+		defer s.deletePod("probe")
+		return s.runDoctor(fault{}).Status(check.Pods) == check.Pass
+	})
 	if !c.idle {
 		config := c.config
 		if config == "" {
