@@ -15,7 +15,7 @@ func registerDoctor(flags *pflag.FlagSet, o *doctor.Options) {
 	registerInstalledPolicy(flags, &o.Policy)
 	registerKube(flags, &o.Kubeconfig, &o.Overrides)
 	registerSystemNamespace(flags, &o.System, systemNamespace)
-	keepOldName(flags, "ampbridge-namespace", "system-namespace")
+	keepOldName(flags, "ampbridge-namespace")
 	registerNamespace(flags, &o.Namespace, "", "check only service accounts of this `NAMESPACE` (default: all)")
 	registerServiceAccount(flags, &o.ServiceAccount, "check only service accounts of this `NAME`")
 	flags.BoolVar(&o.InPod, "in-pod", false, "check the pod that doctor runs in: its token, its environment, its sidecar")

@@ -77,9 +77,10 @@ func registerKube(flags *pflag.FlagSet, path *string, overrides *kube.Overrides)
 // renamedTo is the annotation of a flag's old name. Its value is the new name.
 const renamedTo = "ampbridge.io/renamed-to"
 
-// keepOldName lets a flag be given by its old name too. The old name is hidden in the help,
-// and its use prints a message.
-func keepOldName(flags *pflag.FlagSet, old, name string) {
+// keepOldName lets --system-namespace be given by an old name too. The old name is hidden in
+// the help, and its use prints a message.
+func keepOldName(flags *pflag.FlagSet, old string) {
+	const name = "system-namespace"
 	f := *flags.Lookup(name)
 	f.Name, f.Shorthand, f.Hidden = old, "", true
 	f.Annotations = map[string][]string{renamedTo: {name}}

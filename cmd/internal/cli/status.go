@@ -15,7 +15,7 @@ func registerStatus(flags *pflag.FlagSet, o *status.Options) {
 	registerKube(flags, &o.Kubeconfig, &o.Overrides)
 	registerNamespace(flags, &o.Subjects, "", "report only service accounts of this `NAMESPACE` (default: all)")
 	registerSystemNamespace(flags, &o.Namespace, systemNamespace)
-	keepOldName(flags, "ampbridge-namespace", "system-namespace")
+	keepOldName(flags, "ampbridge-namespace")
 	flags.BoolVar(&o.NoAWS, "no-aws", false, "do not read AWS, even if there are credentials")
 	flags.BoolVarP(&o.Watch, "watch", "w", false, "repeat until interrupted")
 	flags.DurationVar(&o.Interval, "interval", 10*time.Second, "with --watch: the `DURATION` between two reports")

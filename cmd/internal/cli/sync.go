@@ -93,7 +93,7 @@ func registerSync(flags *pflag.FlagSet, o *reconcile.Options, formats ...string)
 // registerSyncAlone adds all flags of sync.
 func registerSyncAlone(flags *pflag.FlagSet, o *reconcile.Options, logFormat, logLevel *string) {
 	registerSync(flags, o)
-	keepOldName(flags, "namespace", "system-namespace")
+	keepOldName(flags, "namespace")
 	flags.BoolVar(&o.Once, "once", false, "sync once and end, as in a CronJob")
 	flags.BoolVar(&o.DryRun, "dry-run", false, "with --once or --remove: print the plan and change nothing")
 	flags.BoolVar(&o.Remove, "remove", false,

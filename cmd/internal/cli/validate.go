@@ -120,8 +120,7 @@ func mistakes(err error) (list []mistake) {
 		}
 		return list
 	}
-	var field policy.FieldError
-	if errors.As(err, &field) {
+	if field, ok := errors.AsType[policy.FieldError](err); ok {
 		return []mistake{{field.Line, field.Path, field.Problem}}
 	}
 	return []mistake{{Problem: err.Error()}}

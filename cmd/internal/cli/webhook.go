@@ -29,7 +29,7 @@ func (o *webhookOptions) register(flags *pflag.FlagSet) {
 	flags.StringVar(&o.Namespace, "system-namespace", "",
 		"`NAMESPACE` in which ampbridge is installed: of the circuit breaker's state (without it there is no breaker), "+
 			"and of the webhook's Service and Secret")
-	keepOldName(flags, "namespace", "system-namespace")
+	keepOldName(flags, "namespace")
 	flags.DurationVar(&o.DrainDelay, "drain-delay", 5*time.Second,
 		"`DURATION` to serve after SIGTERM, until every API server has stopped calling")
 	registerLog(flags, &o.logFormat, &o.logLevel)
