@@ -27,7 +27,8 @@ const measurePicture = `(() => {
     const r = e.getBoundingClientRect();
     return r.left < frame.left || r.right > frame.right + 0.5 || r.bottom > frame.bottom + 0.5;
   });
-  return {texts: texts.length, scroll: document.documentElement.scrollWidth || innerWidth, outside: outside.length, width: frame.width};
+  const scroll = document.documentElement.scrollWidth || innerWidth;
+  return {texts: texts.length, scroll: scroll, outside: outside.length, width: frame.width};
 })()`
 
 // The pictures of the documentation fit the window, and their texts fit the picture.

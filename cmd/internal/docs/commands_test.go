@@ -71,11 +71,11 @@ func run(t *testing.T, dir, bin string, b block) string {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
-	command := exec.CommandContext(ctx, "bash", "-euo", "pipefail", "-c", b.text) //nolint:gosec // the repository's own pages
+	command := exec.CommandContext(ctx, "bash", "-euo", "pipefail", "-c", b.text)
 	command.Dir = dir
 	command.Env = []string{
-		"PATH=" + bin + string(os.PathListSeparator) + os.Getenv("PATH"), "HOME=" + dir, "KUBECONFIG=" + filepath.Join(dir, "none"),
-		"AWS_EC2_METADATA_DISABLED=true", "LC_ALL=C.UTF-8", "NO_COLOR=1",
+		"PATH=" + bin + string(os.PathListSeparator) + os.Getenv("PATH"), "HOME=" + dir,
+		"KUBECONFIG=" + filepath.Join(dir, "none"), "AWS_EC2_METADATA_DISABLED=true", "LC_ALL=C.UTF-8", "NO_COLOR=1",
 	}
 	output, err := command.CombinedOutput()
 	if fails := strings.HasSuffix(b.info, " fails"); (err != nil) != fails {
@@ -84,7 +84,11 @@ func run(t *testing.T, dir, bin string, b block) string {
 	return string(output)
 }
 
-var inline = regexp.MustCompile("`((?:bin/)?ampbridge [a-z][^`]*)`")
+var (
+	inline = regexp.MustCompile("`((?:bin/)?ampbridge [a-z][^`]*)`")
+	shell  = regexp.MustCompile(`^(?:bin/)?ampbridge [a-z]`)
+	ends   = []string{"|", ">", "<", ">>", "&&", "||", ";", "#", "2>", "…"}
+)
 
 // Every command of ampbridge that a page shows exists, with its flags.
 func TestCommandsExist(t *testing.T) {
@@ -97,7 +101,7 @@ func TestCommandsExist(t *testing.T) {
 			var shown []string
 			text := strings.TrimPrefix(strings.TrimSpace(l.text), "$ ")
 			switch {
-			case l.code && regexp.MustCompile(`^(?:bin/)?ampbridge [a-z]`).MatchString(text) && !strings.HasPrefix(l.fence, "text"):
+			case l.code && shell.MatchString(text) && !strings.HasPrefix(l.fence, "text"):
 				shown = append(shown, continued(t, page, l.number))
 			case !l.code:
 				for _, found := range inline.FindAllStringSubmatch(l.text, -1) {
@@ -132,7 +136,7 @@ func continued(t *testing.T, page string, number int) string {
 func unknown(command string) string {
 	words := strings.Fields(command)[1:]
 	for i, word := range words {
-		if slices.Contains([]string{"|", ">", "<", ">>", "&&", "||", ";", "#", "2>", "…"}, word) || strings.HasPrefix(word, "#") {
+		if slices.Contains(ends, word) || strings.HasPrefix(word, "#") {
 			words = words[:i]
 			break
 		}

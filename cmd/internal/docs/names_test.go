@@ -4,9 +4,12 @@ import (
 	"go/ast"
 	"regexp"
 	"slices"
-	"strings"
 	"testing"
 )
+
+// named returns a function that reports whether a constant's name, with its type behind
+// it, matches the expression.
+func named(expression string) func(string) bool { return regexp.MustCompile(expression).MatchString }
 
 // constants returns the values of the string constants of a package that match the
 // expression.
@@ -45,9 +48,9 @@ func constants(t *testing.T, dir, expression string, name func(string) bool) []s
 	return found
 }
 
-// rows returns the names in code at the beginning of a page's table rows and, if text is
-// true, those in its text.
-func rows(text string, form string) []string {
+// rows returns the names in code at the beginning of a page's table rows, and of sentences
+// such as "`Name` is …".
+func rows(text, form string) []string {
 	var found []string
 	for _, m := range regexp.MustCompile("(?m)^\\| `("+form+")` \\|").FindAllStringSubmatch(text, -1) {
 		found = append(found, m[1])
@@ -76,9 +79,7 @@ func TestAnnotationsAndTags(t *testing.T) {
 	const form = `(?:ampbridge\.io|eks\.amazonaws\.com)/[a-z-]+`
 	var declared []string
 	for _, dir := range []string{"policy", "webhook/inject", "webhook/certificates"} {
-		declared = append(declared, constants(t, dir, form, func(name string) bool {
-			return strings.Contains(strings.ToLower(name), "annotation") || strings.HasPrefix(name, "Label") || strings.HasPrefix(name, "Tag")
-		})...)
+		declared = append(declared, constants(t, dir, form, named("^(?:[Aa]nnotation|Label|Tag)"))...)
 	}
 	if len(declared) < 20 {
 		t.Errorf("%d names: %v", len(declared), declared)
@@ -91,13 +92,12 @@ func TestEventsAndReasons(t *testing.T) {
 	const form = `[A-Z][A-Za-z]+`
 	var declared []string
 	for _, dir := range []string{"policy", "webhook", "webhook/inject", "webhook/breaker", "webhook/audit"} {
-		declared = append(declared, constants(t, dir, form, func(name string) bool { return strings.HasSuffix(name, " Reason") })...)
+		declared = append(declared, constants(t, dir, form, named(" Reason$"))...)
 	}
-	declared = append(declared, constants(t, "policy/plan", form, func(name string) bool { return strings.HasSuffix(name, " State") })...)
-	declared = append(declared, constants(t, "webhook/audit", form, func(name string) bool { return strings.HasPrefix(name, "event") })...)
-	declared = append(declared, constants(t, "policy/check", form, func(name string) bool {
-		return slices.Contains([]string{"SessionNotTaken", "MovedToRelay", "NoSession", "WritesRefused"}, name)
-	})...)
+	declared = append(declared, constants(t, "policy/plan", form, named(" State$"))...)
+	declared = append(declared, constants(t, "webhook/audit", form, named("^event"))...)
+	declared = append(declared,
+		constants(t, "policy/check", form, named("^(?:SessionNotTaken|MovedToRelay|NoSession|WritesRefused)$"))...)
 	if len(declared) < 50 {
 		t.Errorf("%d reasons: %v", len(declared), declared)
 	}

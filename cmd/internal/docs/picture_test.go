@@ -21,7 +21,7 @@ const (
 
 // inks are the colours by the first character of a line.
 var inks = map[string]string{
-	"✓": "#6fd08c", "✗": "#ff8f87", "!": "#f2c14e", "–": "#aab4c0", "→": "#8fc7ff", "$": "#8fc7ff", "+": "#6fd08c", "-": "#ff8f87",
+	"✓": "#6fd08c", "✗": "#ff8f87", "!": "#f2c14e", "–": "#aab4c0", "→": "#8fc7ff", "$": "#8fc7ff",
 }
 
 const (
@@ -36,9 +36,11 @@ func picture(title, text string) string {
 	all := strings.Split(strings.TrimRight(text, "\n"), "\n")
 	width, height := pictureColumns*charWidth+2*margin, len(all)*lineHeight+2*margin
 	var b strings.Builder
-	fmt.Fprintf(&b, `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 %d %d" role="img" aria-label="%s">`+"\n", width, height, title)
+	fmt.Fprintf(&b, `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 %d %d" role="img" aria-label="%s">`+"\n",
+		width, height, title)
 	fmt.Fprintf(&b, `<rect width="100%%" height="100%%" rx="8" fill="%s"/>`+"\n", background)
-	fmt.Fprintf(&b, `<g fill="%s" font-family="ui-monospace,Menlo,Consolas,'DejaVu Sans Mono',monospace" font-size="13">`+"\n", ink)
+	fmt.Fprintf(&b, `<g fill="%s" font-family="%s" font-size="13">`+"\n", ink,
+		"ui-monospace,Menlo,Consolas,'DejaVu Sans Mono',monospace")
 	for i, l := range all {
 		runes := []rune(l)
 		if len(runes) > pictureColumns {

@@ -177,7 +177,10 @@ func TestMetrics(t *testing.T) {
 	total := 0
 	for _, process := range []struct{ title, text, dirs string }{
 		{"Webhook", "Port `metrics` of the Pods `ampbridge-webhook`.", "webhook webhook/certificates"},
-		{"Sync", "Port `metrics` of the Pods `ampbridge-sync`. Only the leader counts; take the `max` or `sum` of all.", "cmd/internal/reconcile"},
+		{
+			"Sync", "Port `metrics` of the Pods `ampbridge-sync`. Only the leader counts; take the `max` or `sum` of all.",
+			"cmd/internal/reconcile",
+		},
 		{"Auditor", "It runs in sync, and has the same port.", "webhook/audit"},
 		{"Config sidecar", "Port `ampbridge` of each injected pod.", "webhook/sidecar webhook/sidecar/relay"},
 	} {
@@ -324,7 +327,8 @@ func TestValues(t *testing.T) {
 	var b strings.Builder
 	b.WriteString("# Chart values\n\n")
 	fmt.Fprintf(&b, generated, "charts/ampbridge/values.yaml and its schema")
-	b.WriteString("[Install](../guides/install.md#values-that-matter) lists those that matter. The chart refuses a value that is not here.\n")
+	b.WriteString("[Install](../guides/install.md#values-that-matter) lists those that matter. ")
+	b.WriteString("The chart refuses a value that is not here.\n")
 	values(t, &b, document.Content[0], schema, "")
 	golden(t, "docs/reference/values.md", b.String())
 }
@@ -363,7 +367,8 @@ func property(whole, of map[string]any, name string) map[string]any {
 	if reference, ok := found["$ref"].(string); ok {
 		at := any(whole)
 		for step := range strings.SplitSeq(strings.TrimPrefix(reference, "#/"), "/") {
-			at, _ = at.(map[string]any)[step].(any)
+			holder, _ := at.(map[string]any)
+			at = holder[step]
 		}
 		if target, ok := at.(map[string]any); ok {
 			found = maps.Clone(target)

@@ -24,7 +24,8 @@ func TestSymptoms(t *testing.T) {
 		"An error occurred (InvalidIdentityToken) when calling the AssumeRoleWithWebIdentity operation",
 		"No OpenIDConnect provider found in your account for https://",
 		"Incorrect token audience",
-		"Couldn't retrieve verification key from your identity provider, please reference AssumeRoleWithWebIdentity documentation for requirements",
+		"Couldn't retrieve verification key from your identity provider, " +
+			"please reference AssumeRoleWithWebIdentity documentation for requirements",
 		"OpenIDConnect provider's HTTPS certificate doesn't match configured thumbprint",
 		"Token expired: current date/time",
 		"Not authorized to perform sts:AssumeRoleWithWebIdentity",
@@ -43,7 +44,7 @@ func TestSymptoms(t *testing.T) {
 // Every check of doctor has a row in its reference, and every check that the page of
 // symptoms names in brackets is one.
 func TestSymptomsNameChecks(t *testing.T) {
-	checks := constants(t, "policy/check", "[a-z-]+", func(name string) bool { return strings.HasSuffix(name, " ID") })
+	checks := constants(t, "policy/check", "[a-z-]+", named(" ID$"))
 	if len(checks) < 20 {
 		t.Fatalf("%d checks: %v", len(checks), checks)
 	}

@@ -15,7 +15,8 @@ import (
 
 // fields are the fields of a policy. A block of YAML that has only these is a part of one.
 var fields = []string{
-	"apiVersion", "kind", "cluster", "destinations", "grants", "trust", "token", "session", "sts", "sidecar", "audit", "paused",
+	"apiVersion", "kind", "cluster", "destinations", "grants", "trust", "token", "session", "sts", "sidecar", "audit",
+	"paused",
 }
 
 // Every block of YAML is YAML, and what it shows of a policy is a good policy, with the
@@ -71,7 +72,9 @@ func granting(destinations any) any {
 			names = append(names, fields["name"])
 		}
 	}
-	return []any{map[string]any{"namespaces": []any{"monitoring"}, "serviceAccounts": []any{"prometheus"}, "destinations": names}}
+	return []any{map[string]any{
+		"namespaces": []any{"monitoring"}, "serviceAccounts": []any{"prometheus"}, "destinations": names,
+	}}
 }
 
 // unindent takes away what all lines begin with, as in a block inside a list.
