@@ -284,7 +284,7 @@ func TestController(t *testing.T) {
 		b.must(err)
 		b.eventually("a tag of somebody else is reported", func() bool {
 			return p.metric("ampbridge_sync_foreign_additions") == 1 &&
-				strings.Contains(p.log.String(), "by which other systems may give it rights: team")
+				strings.Contains(p.log.String(), "other systems may give it rights because of them: team")
 		})
 		b.eventually(
 			"drift is fixed",
