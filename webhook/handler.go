@@ -182,13 +182,13 @@ func (h *handler[O]) outcome(ctx context.Context, r *request[O]) (out outcome) {
 	}()
 	p := h.Policy()
 	if p == nil {
-		return failed(PolicyMissing, errors.New("no policy is loaded"), "not injected: the webhook has no valid policy; see its log for the reason")
+		return failed(PolicyMissing, errors.New("no policy is loaded"), "not injected: the webhook has no valid policy; see its log")
 	}
 	return h.decide(ctx, r, p)
 }
 
 func (h *handler[O]) internalError(err error) outcome {
-	return failed(InternalError, err, "not injected: the webhook failed; see its log for the reason")
+	return failed(InternalError, err, "not injected: the webhook failed; see its log")
 }
 
 func (h *handler[O]) log(ctx context.Context, out outcome, took time.Duration, attrs ...slog.Attr) {

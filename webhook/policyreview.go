@@ -134,7 +134,7 @@ func (h *policyHandler) judge(ctx context.Context, c *configMap) (out verdict) {
 	defer func() {
 		if p := recover(); p != nil {
 			h.Logger.Error("recovered from panic", "error", shorten(fmt.Sprintf("%v\n%s", p, debug.Stack()), maxLoggedError))
-			out = unchecked("the webhook failed; see its log for the details")
+			out = unchecked("the webhook failed; see its log")
 		}
 	}()
 	if version, marked := c.Metadata.Annotations[policy.AnnotationVersion]; marked && version != policy.SchemaVersion {

@@ -149,7 +149,8 @@ func TestCompareAnswers(t *testing.T) {
 	// httptest's server supports only HTTP/1.1, and leaves the pod unchanged.
 	text = strings.Replace(review, `"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview",`, "", 1)
 	out, err := compared(t, compareOptions{url: server.URL, ca: file, serverName: "example.com"})
-	if err != nil || !strings.Contains(out, "the other webhook does not support it") || !strings.Contains(out, "unchanged, which takes less time") {
+	if err != nil || !strings.Contains(out, "the other webhook does not support it") ||
+		!strings.Contains(out, "unchanged, which takes less time") {
 		t.Errorf("%v: %s", err, out)
 	}
 }

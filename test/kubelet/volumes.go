@@ -21,7 +21,7 @@ import (
 type volume struct {
 	name    string
 	dir     string
-	content func(context.Context) (map[string]testkit.VolumeFile, error) // nil for a volume that only containers write to, which is empty at first
+	content func(context.Context) (map[string]testkit.VolumeFile, error) // nil if only containers write to the volume
 	written map[string]testkit.VolumeFile
 }
 

@@ -92,7 +92,7 @@ func TestDelivery(t *testing.T) {
 			sidecarconfig.Prometheus{Address: "127.0.0.1:9090"}},
 		{"a version that cannot sign", strings.Replace(plain, "v3.15.0", "v2.25.2", 1), reloader(""), ReloadByReloader,
 			"Prometheus 2.25 cannot sign", sidecarconfig.Prometheus{Address: "127.0.0.1:9090", Version: "2.25"}},
-		{"the feature before its first version", strings.NewReplacer("v3.15.0", "v2.55.1", "--config.auto-reload", "--enable-feature=auto-reload-config").
+		{"the feature, too old", strings.NewReplacer("v3.15.0", "v2.55.1", "--config.auto-reload", "--enable-feature=auto-reload-config").
 			Replace(self), "", ReloadNone, "Prometheus 2.55 has no auto-reload",
 			sidecarconfig.Prometheus{Address: "127.0.0.1:9090", Version: "2.55"}},
 

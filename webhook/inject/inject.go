@@ -321,12 +321,12 @@ func checkExisting(pod *Pod) *policy.Decision {
 	case missing == none:
 		return refuse(
 			PartlyInjected,
-			"container %s is not the config sidecar: rename it, and remove everything else that is named ampbridge from the pod",
+			"container %s is not the config sidecar: rename it, and remove everything else named ampbridge from the pod",
 			sidecarconfig.ContainerName,
 		)
 	}
 	return refuse(
-		PartlyInjected, "the pod has %s %s, but no %s %s: remove everything that is named ampbridge from its manifest",
+		PartlyInjected, "the pod has %s %s, but no %s %s: remove everything named ampbridge from its manifest",
 		found[0], found[1], missing[0], missing[1],
 	)
 }

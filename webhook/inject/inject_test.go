@@ -270,7 +270,8 @@ func TestPodsThatAreLeftAlone(t *testing.T) {
 		{"a volume with ampbridge's name", `"storage-volume"`, `"ampbridge-token"`, PartlyInjected, "volume ampbridge-token"},
 		{"ampbridge's annotation from a copied manifest", `"generateName"`, `"annotations": {"ampbridge.io/injected": "{}"}, "generateName"`,
 			PartlyInjected, "ampbridge.io/injected"},
-		{"a container with ampbridge's name", `"prometheus-server-configmap-reload"`, `"ampbridge-config"`, PartlyInjected, "container ampbridge-config"},
+		{"a container with the sidecar's name",
+			`"prometheus-server-configmap-reload"`, `"ampbridge-config"`, PartlyInjected, "container ampbridge-config"},
 		{"two volumes of one name", `"storage-volume"`, `"config-volume"`, MalformedPod, "config-volume"},
 		{"no name", `"generateName": "prometheus-server-76ddd9d5f5-"`, `"generateName": ""`, MalformedPod, "generateName"},
 	} {

@@ -51,7 +51,7 @@ func injectNamed(pod *Pod, d policy.Decision, o Options) ([]jsonpatch.Operation,
 	}
 	if !marked {
 		if name := ownVolumeOf(pod); name != "" {
-			return nil, *refuse(PartlyInjected, "the pod has volume %q, but no annotation %s: remove everything that is named ampbridge from its manifest",
+			return nil, *refuse(PartlyInjected, "the pod has volume %q, but no annotation %s: remove everything named ampbridge from its manifest",
 				name, AnnotationInjected)
 		}
 		add, refused := planNamed(pod, d.Entitlement, o)

@@ -43,7 +43,7 @@ func fitResources(wanted policy.Resources, pod *Pod, limits Limits) (Resources, 
 			if slices.ContainsFunc(r.Spec.Limits, func(i corev1.LimitRangeItem) bool { return i.Type == corev1.LimitTypeContainer }) {
 				return none, refuse(
 					LimitRangeConflict,
-					"the pod has resources for the whole pod (spec.resources), and LimitRange %q limits each container: set them on the containers instead",
+					"the pod sets resources for the whole pod (spec.resources), but LimitRange %q limits each container: set them on the containers",
 					r.Name,
 				)
 			}

@@ -87,7 +87,7 @@ func TestFit(t *testing.T) {
 			"NotIn, values: [low]}]}]", want: asWanted},
 		{name: "a full quota of any priority", quotas: "[{hard: {cpu: 0}, selector: [{scopeName: PriorityClass, operator: Exists}]}]",
 			want: asWanted},
-		{name: "a best-effort pod with quotas for best-effort: it stays one", pod: "containers: [{name: p}]", quotas: "[{hard: {limits.cpu: 1}, " +
+		{name: "a best-effort pod with such quotas: it stays one", pod: "containers: [{name: p}]", quotas: "[{hard: {limits.cpu: 1}, " +
 			"scopes: [NotBestEffort]}]", want: nothing},
 		{name: "a best-effort pod elsewhere", pod: "containers: [{name: p}]", want: asWanted},
 		{name: "a Guaranteed pod stays one", pod: pinned, want: "requests cpu 100m memory 128Mi limits cpu 100m memory 128Mi"},
