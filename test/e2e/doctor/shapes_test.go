@@ -192,7 +192,9 @@ func (s *fixture) runShape(name string, c shape) (stop func()) {
 	s.eventually("the webhook has the policy", func() bool {
 		s.createPod("probe", c.change)
 		defer s.deletePod("probe")
-		return s.runDoctor(fault{}).Status(check.Pods) == check.Pass
+		return slices.ContainsFunc(s.runDoctor(fault{}).Of(check.Pods), func(f check.Finding) bool {
+			return f.About.Pod == namespace+"/probe" && f.Status == check.Pass
+		})
 	})
 	if !c.idle {
 		config := c.config
