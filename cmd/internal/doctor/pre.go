@@ -172,7 +172,7 @@ func (x *runner) candidate(s *subject, pod *corev1.Pod) check.Finding {
 		return failed(check.NewFix("follow the warning; ampbridge discover shows all pods"), "it would not be injected: %s",
 			cmp.Or(decision.Warning, string(decision.Reason)))
 	}
-	return passed("it would be injected: %s", mark)
+	return passed("it would be injected, for %s: %s", strings.Join(mark.Destinations, ", "), mark)
 }
 
 // checkEmptyAccount checks the account for what sync makes in it.

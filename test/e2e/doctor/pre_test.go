@@ -33,7 +33,7 @@ func (s *fixture) beforeInstallation() {
 			s.Errorf("%s is %s\n%s", c.ID, a.Status(c.ID), a.text())
 		}
 	}
-	if !contains(a.text(), "it would be injected: central") ||
+	if !contains(a.text(), "it would be injected, for central: delivery sigv4") ||
 		!contains(a.text(), "sync makes 1, and the quota of roles leaves") {
 		s.Error(a.text())
 	}
