@@ -74,10 +74,8 @@ func TestRefused(t *testing.T) {
 			if test.contentType != "" {
 				r.Header.Set("Content-Type", test.contentType)
 			}
-			answer, err := server.Client().Do(r)
-			if err != nil {
-				t.Fatal(err)
-			}
+			answer, err := server.Client().Do(r) //nolint:bodyclose // ReadBody closes it
+			testkit.Must(t, err)
 			text := testkit.ReadBody(t, answer)
 			if answer.StatusCode != test.status || !strings.Contains(text, test.text) {
 				t.Errorf("got %d: %s; want %d and %q", answer.StatusCode, text, test.status, test.text)

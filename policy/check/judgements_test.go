@@ -623,7 +623,8 @@ func TestFlowState(t *testing.T) {
 			Fail, "40 were retried", true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			f, final := FlowState(c.first.metrics("central"), c.last.metrics("central"), c.apart, []policy.Block{{Name: "central"}}, time.Unix(now, 0))
+			f, final := FlowState(c.first.metrics("central"), c.last.metrics("central"), c.apart, []policy.Block{{Name: "central"}},
+				time.Unix(now, 0))
 			judged(t, f, c.status, c.message)
 			if final != c.final {
 				t.Errorf("final: %v", final)
@@ -727,7 +728,8 @@ func TestSync(t *testing.T) {
 			"ended 26 minutes ago: there should be one every 10 minutes"},
 		{"a CronJob", SyncState{Workload: cronJob, CronJob: &CronJobState{false, ago(4 * time.Minute), ago(3 * time.Minute)}}, Pass,
 			"its last run succeeded 3 minutes ago"},
-		{"a CronJob that is not run any more", SyncState{Workload: cronJob, CronJob: &CronJobState{false, ago(73 * time.Hour), ago(72 * time.Hour)}},
+		{"a CronJob that is not run any more", SyncState{Workload: cronJob,
+			CronJob: &CronJobState{false, ago(73 * time.Hour), ago(72 * time.Hour)}},
 			Fail, "cronjob/ampbridge-sync has not been run for 3 days"},
 		{"a CronJob once a day", SyncState{Workload: cronJob, CronJob: &CronJobState{false, ago(24 * time.Hour), ago(23 * time.Hour)}}, Pass,
 			"its last run succeeded 23 hours ago"},

@@ -136,8 +136,10 @@ func TestUnchecked(t *testing.T) {
 }
 
 func TestMissing(t *testing.T) {
-	noCluster := []Finding{Skipped(Kubernetes, About{}, ""), Passed(Policy, About{}, ""), Skipped(Session, About{}, ""), Passed(Query, About{}, "")}
-	noAWS := []Finding{Passed(Kubernetes, About{}, ""), Passed(Session, About{}, ""), Skipped(Account, About{}, ""), Excluded(Write, About{}, "")}
+	noCluster := []Finding{Skipped(Kubernetes, About{}, ""), Passed(Policy, About{}, ""), Skipped(Session, About{}, ""),
+		Passed(Query, About{}, "")}
+	noAWS := []Finding{Passed(Kubernetes, About{}, ""), Passed(Session, About{}, ""), Skipped(Account, About{}, ""),
+		Excluded(Write, About{}, "")}
 	neither := []Finding{Skipped(Kubernetes, About{}, ""), Skipped(Session, About{}, ""), Skipped(Account, About{}, "")}
 	for _, c := range []struct {
 		name     string

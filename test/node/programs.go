@@ -183,7 +183,8 @@ failSwapOn: false
 cgroupRoot: /%[2]s
 # Images cannot be pulled again, and the machine's disk is not the node's.
 imageGCHighThresholdPercent: 100
-evictionHard: {memory.available: "50Mi", nodefs.available: "100Mi", nodefs.inodesFree: "1000", imagefs.available: "100Mi", imagefs.inodesFree: "1000"}
+evictionHard: {memory.available: "50Mi", nodefs.available: "100Mi", nodefs.inodesFree: "1000",
+  imagefs.available: "100Mi", imagefs.inodesFree: "1000"}
 `
 
 func (n *Node) startKubelet(context.Context) error {

@@ -24,7 +24,8 @@ func (s *server) explain(err error) error {
 	}
 	return fmt.Errorf("cannot read %s of the volume that holds Prometheus's configuration, as user %d and group %d%s: "+
 		"%w. Fix, in the pod: set defaultMode: 0444 on that volume, or defaultMode: 0440 together with "+
-		"securityContext.fsGroup, or set securityContext.runAsUser to the file's owner", s.inSource(at.Path), os.Getuid(), os.Getgid(), ownership(at.Path), at.Err)
+		"securityContext.fsGroup, or set securityContext.runAsUser to the file's owner", s.inSource(at.Path), os.Getuid(), os.Getgid(),
+		ownership(at.Path), at.Err)
 }
 
 // inside reports whether a path is a directory or is inside it.

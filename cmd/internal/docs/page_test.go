@@ -90,7 +90,7 @@ func lines(text string) []line {
 	return all
 }
 
-var notInAnchors = regexp.MustCompile("[^\\p{L}\\p{N} _-]")
+var notInAnchors = regexp.MustCompile(`[^\p{L}\p{N} _-]`)
 
 // anchors returns the anchors of a page's headings, as GitHub makes them.
 func anchors(text string) map[string]bool {

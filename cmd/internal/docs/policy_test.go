@@ -21,13 +21,13 @@ func paths(of reflect.Type, path string, found map[string]bool) {
 	}
 	tagged := 0
 	if of.Kind() == reflect.Struct {
-		for field := range of.NumField() {
-			name, _, _ := strings.Cut(of.Field(field).Tag.Get("yaml"), ",")
+		for field := range of.Fields() {
+			name, _, _ := strings.Cut(field.Tag.Get("yaml"), ",")
 			if name == "" || name == "-" {
 				continue
 			}
 			tagged++
-			paths(of.Field(field).Type, strings.TrimPrefix(path+"."+name, "."), found)
+			paths(field.Type, strings.TrimPrefix(path+"."+name, "."), found)
 		}
 	}
 	found[strings.TrimSuffix(path, "[]")] = tagged == 0

@@ -105,7 +105,8 @@ func describeConnection(b *strings.Builder, all []*cobra.Command) {
 	for _, c := range all {
 		for _, group := range cli.FlagGroups(c) {
 			if group.Heading == cli.KubernetesHeading {
-				b.WriteString("\n## Flags for the connection to the cluster\n\nThey are those of kubectl. Every command that reads a cluster has them.\n")
+				b.WriteString("\n## Flags for the connection to the cluster\n\nThey are those of kubectl. Every command that reads a " +
+					"cluster has them.\n")
 				describeFlags(b, group)
 				return
 			}

@@ -314,7 +314,9 @@ func loopback(ctx context.Context, url string) (string, error) {
 		return "", err
 	}
 	client := &http.Client{Transport: &http.Transport{
-		DisableKeepAlives: true, TLSClientConfig: &tls.Config{MinVersion: tls.VersionTLS12, InsecureSkipVerify: true},
+		DisableKeepAlives: true,
+		// The server is in the same pod, and nothing secret is sent to it.
+		TLSClientConfig: &tls.Config{MinVersion: tls.VersionTLS12, InsecureSkipVerify: true}, //nolint:gosec // see above
 	}}
 	response, err := client.Do(request)
 	if err != nil {

@@ -55,7 +55,7 @@ func (e *environment) others() {
 	)
 }
 
-// upgrades upgrades to the next version and back. During that time pods are created and a replica is deleted.
+// upgrades installs the next version and then the earlier one. During that time pods are created and a replica is deleted.
 func (e *environment) upgrades() {
 	e.Helper()
 	open := e.apiServerSum("apiserver_admission_webhook_fail_open_count")

@@ -209,7 +209,7 @@ func (p *subject) arrivesIn(workspace, job string) {
 	})
 }
 
-// changes changes the configuration as the user would. It returns how long after the change reached the
+// changes writes a new configuration as the user would. It returns how long after the change reached the
 // source volume Prometheus has applied it, together with the block.
 func (p *subject) changes(m made, config, job string) time.Duration {
 	p.Helper()

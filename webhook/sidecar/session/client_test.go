@@ -166,18 +166,22 @@ func TestErrors(t *testing.T) {
 		"server error": {failing(awstest.ServerError), "^(Internal|STS answered with HTTP status 500)"},
 		"reset":        {failing(awstest.Refuse), "^STS cannot be reached: "},
 		"hanging":      {failing(awstest.Hang), "^STS did not answer within 5s$"},
-		"refused":      {with(func(o *session.Options) { o.Endpoint = "http://" + closedPort(t) }), "^STS cannot be reached: connect: connection refused$"},
+		"refused": {with(func(o *session.Options) { o.Endpoint = "http://" + closedPort(t) }), "^STS cannot be reached: connect: " +
+			"connection refused$"},
 		"unknown host": {with(func(o *session.Options) { o.Endpoint = "http://sts.invalid." }), "^STS cannot be reached: .*sts.invalid"},
 		"not STS": {func(t *testing.T) *session.Client {
 			server := httptest.NewServer(http.NotFoundHandler())
 			t.Cleanup(server.Close)
 			return client(t, w, role, func(o *session.Options) { o.Endpoint = server.URL })
 		}, "^STS answered with HTTP status 404$"},
-		"unknown CA":    {with(func(o *session.Options) { o.Endpoint = w.TLSURL }), "^STS cannot be trusted: x509: certificate signed by unknown authority"},
-		"expired token": {with(func(o *session.Options) { o.Token = testkit.TempFile(t, "file", w.ExpiredToken()) }), "^ExpiredTokenException: the service account token has expired: "},
+		"unknown CA": {with(func(o *session.Options) { o.Endpoint = w.TLSURL }), "^STS cannot be trusted: x509: certificate signed " +
+			"by unknown authority"},
+		"expired token": {with(func(o *session.Options) { o.Token = testkit.TempFile(t, "file", w.ExpiredToken()) }),
+			"^ExpiredTokenException: the service account token has expired: "},
 		"garbage token": {with(func(o *session.Options) { o.Token = testkit.TempFile(t, "file", "gar.ba.ge") }), "^InvalidIdentityToken: "},
 		"empty token":   {with(func(o *session.Options) { o.Token = testkit.TempFile(t, "file", "\n") }), "token .* is empty$"},
-		"no token":      {with(func(o *session.Options) { o.Token = "/nonexistent/token" }), "^the service account token cannot be read: open /nonexistent/token: no such file"},
+		"no token": {with(func(o *session.Options) { o.Token = "/nonexistent/token" }), "^the service account token cannot be " +
+			"read: open /nonexistent/token: no such file"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			c := tc.client(t)
