@@ -16,7 +16,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
-	"github.com/ampbridge/ampbridge/policy"
 	"github.com/ampbridge/ampbridge/policy/check"
 )
 
@@ -31,8 +30,6 @@ type shape struct {
 	change func(*corev1.Pod)
 	// prepare makes what the policy needs.
 	prepare func(*fixture)
-	// idle is true if the pod's program is no Prometheus, and needs not run.
-	idle bool
 }
 
 func replaced(pairs ...string) func(*fixture) []string {
@@ -81,17 +78,6 @@ var shapes = []shape{
 		}
 	}},
 	{name: "the host's network", change: func(pod *corev1.Pod) { pod.Spec.HostNetwork = true }},
-	{
-		name:   "mode identity",
-		policy: replaced("  environment: container\n", "  mode: identity\n"),
-		idle:   true,
-		change: func(pod *corev1.Pod) {
-			pod.Annotations = map[string]string{policy.AnnotationContainer: "collector", policy.AnnotationInject: "true"}
-			pod.Labels = nil
-			pod.Spec.Containers = []corev1.Container{{Name: "collector", Image: "otel/opentelemetry-collector-contrib:0.120.0"}}
-			pod.Spec.Volumes = nil
-		},
-	},
 }
 
 // TestShapes runs doctor on each shape: nothing but pass, and exit status 0. It has the
@@ -196,15 +182,9 @@ func (s *fixture) runShape(name string, c shape) (stop func()) {
 			return f.About.Pod == namespace+"/probe" && f.Status == check.Pass
 		})
 	})
-	if !c.idle {
-		config := c.config
-		if config == "" {
-			config = selfScrape
-		}
-		return s.runPod(name, freePort(s.T, s.host), config, c.change)
+	config := c.config
+	if config == "" {
+		config = selfScrape
 	}
-	s.createPod(name, c.change)
-	s.must(s.kube.Client().CoreV1().Pods(namespace).Patch(s.Context(), name, types.MergePatchType,
-		[]byte(`{"status":{"phase":"Running"}}`), metav1.PatchOptions{}, "status"))
-	return func() { s.deletePod(name) }
+	return s.runPod(name, freePort(s.T, s.host), config, c.change)
 }
