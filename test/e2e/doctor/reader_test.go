@@ -55,7 +55,7 @@ const queryActions = `,"aps:QueryMetrics","aps:GetSeries","aps:GetLabels","aps:G
 // TestReaders: a reader gets its answer, and each role is asked for its own kind of access alone. What goes wrong for the
 // reader fails for the reader, while the writer goes on.
 func TestReaders(t *testing.T) {
-	s := newFixture(t)
+	s := newFixture(t, nil)
 	s.must(s.kube.Client().CoreV1().ServiceAccounts(namespace).Create(t.Context(),
 		&corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: reader.ServiceAccount}}, metav1.CreateOptions{}))
 	s.setPolicy(s.readers()...)
