@@ -61,7 +61,7 @@ func TestRelease(t *testing.T) {
 			t.Errorf("no checksum of %s", want)
 		}
 	}
-	out, err := exec.CommandContext(t.Context(), filepath.Join(dist, "ampbridge-0.1.0-linux-amd64"), "version").Output()
+	out, err := exec.CommandContext(t.Context(), filepath.Join(dist, "ampbridge-0.1.0-linux-amd64"), "--version").Output()
 	if err != nil || !strings.HasPrefix(string(out), "ampbridge v0.1.0 ") {
 		t.Errorf("the program says %q, %v", out, err)
 	}
