@@ -98,7 +98,7 @@ func (f *fixture) testRepairs(t *testing.T) {
 	// eviction counts as a successor, which waits for minutes.
 	time.Sleep(time.Second)
 	r := f.audit(t, evict, quick)
-	f.eventSays(t, slipped[0], "InjectionMissed", "going to be evicted")
+	f.eventSays(t, slipped[0], "InjectionMissed", "The auditor evicts it")
 	f.eventSays(t, slipped[0], "Evicted", "missed")
 	testkit.Eventually(t, "the first is replaced", func() bool { return r.value(t, evictions, "evicted") == 1 })
 	// Its sibling stays as long as the successor is not ready.

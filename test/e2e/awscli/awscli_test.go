@@ -228,7 +228,7 @@ trust: {permissionsBoundary: "arn:aws:iam::%s:policy/team/ampbridge-boundary"}
 				"team=metrics @ home",
 			)
 			if err != nil || !strings.Contains(found, "plan: 0 to create, 0 to change, 0 refused") ||
-				!strings.Contains(found, "was made before") {
+				!strings.Contains(found, "was created before") {
 				t.Errorf("%v\n%s", err, found)
 			}
 			// A second run creates nothing.

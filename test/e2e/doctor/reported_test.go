@@ -89,7 +89,7 @@ var policyFaults = []fault{
 		inject:    func(s *fixture) { s.installedPolicy(s.policy("ampbridge.io/v1alpha1", "ampbridge.io/v1")) },
 		fix:       plainInstalled,
 	},
-	{name: "destination mistyped in a grant", id: check.Policy, message: "is no destination of this policy", installed: true,
+	{name: "destination mistyped in a grant", id: check.Policy, message: "is not a destination of this policy", installed: true,
 		inject: func(s *fixture) { s.installedPolicy(s.policy("destinations: [central]", "destinations: [centrall]")) },
 		fix:    plainInstalled},
 	{name: "field of a newer version", id: check.Policy, message: "delivry", installed: true,
