@@ -96,6 +96,13 @@ func (i Issuer) unreachable() string {
 	return ""
 }
 
+// lacksSlash reports whether i is an issuer of AKS without the slash at its end. AKS has the same
+// form of host in every cloud of Azure, such as azure.com, azure.us and azure.cn.
+func (i Issuer) lacksSlash() bool {
+	host, _, _ := strings.Cut(i.Host(), "/")
+	return strings.Contains(strings.ToLower(host), ".oic.prod-aks.") && !strings.HasSuffix(string(i), "/")
+}
+
 // Host returns the issuer without https://, with its trailing slash. It is the prefix of IAM's
 // condition keys and the provider's name.
 func (i Issuer) Host() string { return strings.TrimPrefix(string(i), "https://") }

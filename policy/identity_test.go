@@ -239,3 +239,27 @@ func TestIssuersThatAWSCannotReach(t *testing.T) {
 		}
 	}
 }
+
+// TestSlashOfAKS: the issuers of AKS end in a slash. Others may or may not.
+func TestSlashOfAKS(t *testing.T) {
+	for issuer, refused := range map[string]bool{
+		"https://westeurope.oic.prod-aks.azure.com/tenant/uuid":    true,
+		"https://usgovvirginia.oic.prod-aks.azure.us/tenant/uuid":  true,
+		"https://chinaeast2.oic.prod-aks.azure.cn/tenant/uuid":     true,
+		"https://WestEurope.OIC.prod-aks.azure.com/tenant/uuid":    true,
+		"https://westeurope.oic.prod-aks.azure.com/tenant/uuid/":   false,
+		"https://usgovvirginia.oic.prod-aks.azure.us/tenant/uuid/": false,
+		"https://issuer.example/.oic.prod-aks./uuid":               false,
+		"https://issuer.example/tenant/uuid":                       false,
+		"https://issuer.example/tenant/uuid/":                      false,
+	} {
+		_, err := Parse([]byte(strings.Replace(taggedPolicy, "https://issuer.example/dev", issuer, 1)))
+		if !refused && err != nil {
+			t.Errorf("%s: %v, want no error", issuer, err)
+		}
+		if want := "cluster.issuer: " + issuer + " lacks the slash at its end"; refused &&
+			(err == nil || !strings.Contains(err.Error(), want) || !strings.HasSuffix(err.Error(), "write "+issuer+"/")) {
+			t.Errorf("%s: %v, want %q and the issuer with the slash", issuer, err, want)
+		}
+	}
+}

@@ -147,6 +147,13 @@ func (p *Policy) validate() Errors {
 	)
 	unreachable := p.Cluster.Issuer.unreachable()
 	v.require(unreachable == "", "cluster.issuer", "%s", unreachable)
+	v.require(
+		!p.Cluster.Issuer.lacksSlash(),
+		"cluster.issuer",
+		"%s lacks the slash at its end: the issuers of AKS end in a slash, and AWS compares them byte for byte; write %s/",
+		p.Cluster.Issuer,
+		p.Cluster.Issuer,
+	)
 	v.issuerCA(p.Cluster.IssuerCA)
 	v.require(len(p.Destinations) > 0, "destinations", "is empty: name at least one workspace")
 	for i, d := range p.Destinations {

@@ -37,7 +37,8 @@ var (
 		"https://oidc.eks.eu-west-1.amazonaws.com/id/A",
 		"https://oidc.eks.eu-west-1.amazonaws.com/id/ab",
 		"https://eastus.oic.prod-aks.azure.com/t/u/",
-		"https://eastus.oic.prod-aks.azure.com/t/u",
+		"https://issuer.example/t/u/",
+		"https://issuer.example/t/u",
 	}
 	audiences = []string{"sts.amazonaws.com", "sts.amazonaws.com.cn", "sts.amazonaws.co", "STS.amazonaws.com", "api://AzureADTokenExchange"}
 
