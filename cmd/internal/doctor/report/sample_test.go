@@ -74,7 +74,7 @@ func sample() check.Report {
 		check.Passed(
 			check.Boundary,
 			destination,
-			"arn:aws:iam::111122223333:policy/ampbridge-boundary allows aps:RemoteWrite on "+
+			"arn:aws:iam::111122223333:policy/ampbridge-boundary.dev-aks allows aps:RemoteWrite on "+
 				"arn:aws:aps:eu-west-1:111122223333:workspace/ws-0123abcd",
 		),
 	)
