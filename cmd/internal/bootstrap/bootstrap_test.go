@@ -407,7 +407,7 @@ func TestWrongArgumentsAreNamed(t *testing.T) {
 			"configuration: open no-such.tf"},
 		{"a file without Terraform", policyText, "--file a.tf", cli.Usage, "--file and --earlier are for -o terraform"},
 		{"format", policyText, "-o html", cli.Usage,
-			`--output "html" is unknown: write one of ["text" "json" "yaml" "terraform" "aws-cli"]`},
+			`--output "html" is unknown: write text, json, yaml, terraform or aws-cli`},
 		{"applied and printed for programs", policyText, "--apply -o json", cli.Usage,
 			"--apply and -o json exclude each other"},
 		{"a tag without a value", policyText, "--tag team", cli.Usage, `--tag "team": write NAME=VALUE`},

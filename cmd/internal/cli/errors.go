@@ -1,14 +1,9 @@
 package cli
 
 import (
-	"cmp"
 	"errors"
-	"fmt"
 	"path/filepath"
-	"slices"
-	"strings"
 
-	"github.com/agext/levenshtein"
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
@@ -22,7 +17,8 @@ func flagError(cmd *cobra.Command, err error) error {
 	var invalid *pflag.InvalidValueError
 	switch {
 	case errors.As(err, &unknown) && unknown.GetSpecifiedShortnames() != "":
-		return usage.Errorf("unknown flag: -%s", unknown.GetSpecifiedName())
+		name := "-" + unknown.GetSpecifiedName()
+		return usage.Errorf("unknown flag: %s%s", name, habit(cmd, name))
 	case errors.As(err, &unknown):
 		var names []string
 		cmd.Flags().VisitAll(func(f *pflag.Flag) {
@@ -31,7 +27,11 @@ func flagError(cmd *cobra.Command, err error) error {
 			}
 		})
 		name := unknown.GetSpecifiedName()
-		return usage.Errorf("unknown flag: --%s%s", name, didYouMean("--", name, names))
+		hint := habit(cmd, "--"+name)
+		if hint == "" {
+			hint = usage.DidYouMean("--", name, names)
+		}
+		return usage.Errorf("unknown flag: --%s%s", name, hint)
 	case errors.As(err, &empty):
 		f := empty.GetFlag()
 		placeholder, _ := pflag.UnquoteUsage(f)
@@ -51,6 +51,38 @@ func flagError(cmd *cobra.Command, err error) error {
 	return usage.Errorf("%v", err)
 }
 
+// habits are the flags of other tools that people try with a command, each with the answer.
+var habits = map[string]map[string]string{
+	"bootstrap": {"--dry-run": "bootstrap changes nothing without --apply: leave it out"},
+	"plan":      {"--dry-run": "plan changes nothing: leave it out"},
+	"discover": {
+		"--policy":         noFile,
+		"--file":           noFile,
+		"-f":               noFile,
+		"-A":               allNamespaces,
+		"--all-namespaces": allNamespaces,
+	},
+}
+
+const (
+	noFile        = "discover reads the cluster and no file; for files use ampbridge inject -f FILE --policy FILE"
+	allNamespaces = "discover reads all namespaces: leave it out"
+)
+
+// habit returns the answer to a flag of another tool; empty: there is none.
+func habit(cmd *cobra.Command, flag string) string {
+	if answer, found := habits[cmd.Name()][flag]; found {
+		return ": " + answer
+	}
+	switch flag {
+	case "-f", "-p", "--file", "--filename", "--config":
+		if cmd.Flags().Lookup("policy") != nil {
+			return ": did you mean --policy?"
+		}
+	}
+	return ""
+}
+
 // rejectArguments is for commands without arguments of their own. An argument is then an
 // unknown command, or the value of a flag that is missing.
 func rejectArguments(cmd *cobra.Command, args []string) error {
@@ -64,31 +96,13 @@ func rejectArguments(cmd *cobra.Command, args []string) error {
 				names = append(names, c.Name())
 			}
 		}
-		return usage.Errorf("unknown command %q for %q%s", args[0], cmd.CommandPath(), didYouMean("", args[0], names))
+		return usage.Errorf("unknown command %q for %q%s", args[0], cmd.CommandPath(), usage.DidYouMean("", args[0], names))
 	}
 	extension := filepath.Ext(args[0])
 	if cmd.Flags().Lookup("policy") != nil && (extension == ".yaml" || extension == ".yml") {
 		return usage.Errorf("unexpected argument %q: did you mean --policy %s?", args[0], args[0])
 	}
 	return usage.Errorf("unexpected argument %q: %s takes flags only", args[0], cmd.CommandPath())
-}
-
-// didYouMean returns a question with the names that resemble got; empty: none does.
-func didYouMean(prefix, got string, names []string) string {
-	const most = 3
-	distance := func(name string) int { return levenshtein.Distance(strings.ToLower(got), name, nil) }
-	near := slices.DeleteFunc(slices.Clone(names), func(name string) bool {
-		contained := len(got) > 2 && (strings.Contains(name, got) || strings.Contains(got, name))
-		return !contained && distance(name) > min(1+len(got)/4, 3)
-	})
-	if len(near) == 0 {
-		return ""
-	}
-	slices.SortFunc(near, func(a, b string) int { return cmp.Or(distance(a)-distance(b), strings.Compare(a, b)) })
-	if len(near) > most {
-		near = near[:most]
-	}
-	return fmt.Sprintf(": did you mean %s%s?", prefix, strings.Join(near, " or "+prefix))
 }
 
 // missing returns the error for a required flag that was not given.

@@ -78,7 +78,7 @@ func isolate(t *testing.T) {
 
 func TestColorFlag(t *testing.T) {
 	status, _, stderr := doctorWithout(t, "--color", "yes")
-	const want = `ampbridge: --color "yes" is unknown: write one of ["auto" "always" "never"]`
+	const want = `ampbridge: --color "yes" is unknown: write auto, always or never`
 	if status != Usage || !strings.HasPrefix(stderr, want) {
 		t.Errorf("status %d, %s", status, stderr)
 	}

@@ -97,7 +97,8 @@ func validatePolicies(paths []string, format string, stdin io.Reader, stdout io.
 		if format != output.Text {
 			continue
 		}
-		_, err = fmt.Fprintf(stdout, "%s: ok: cluster %s, %d destinations, %d grants\n", path, v.Cluster, v.Destinations, v.Grants)
+		_, err = fmt.Fprintf(stdout, "%s: ok: cluster %s, %s, %s\n", path, v.Cluster,
+			counted(v.Destinations, "destination"), counted(v.Grants, "grant"))
 		if err != nil {
 			return err
 		}
@@ -109,6 +110,14 @@ func validatePolicies(paths []string, format string, stdin io.Reader, stdout io.
 		return err
 	}
 	return fmt.Errorf("%d of %d policy files have mistakes", len(errs), len(paths))
+}
+
+// counted returns the number with the noun, in the plural if the number is not 1.
+func counted(n int, noun string) string {
+	if n != 1 {
+		noun += "s"
+	}
+	return fmt.Sprintf("%d %s", n, noun)
 }
 
 // mistakes returns the mistakes that the error of a policy file has.

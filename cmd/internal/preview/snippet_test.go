@@ -41,8 +41,8 @@ func TestSnippetErrors(t *testing.T) {
 		output, args, want string
 		usage              bool
 	}{
-		{"graphana", "-n grafana --service-account grafana", `--output "graphana" is unknown: write one of ["full" "block" ` +
-			`"prometheus-operator"`, true},
+		{"graphana", "-n grafana --service-account grafana", `--output "graphana" is unknown: write full, block, ` +
+			`prometheus-operator, `, true},
 		{"grafana", "-n monitoring --service-account prometheus", "-o grafana needs access: [query], and no destination that is granted to " +
 			"service account prometheus of namespace monitoring has it (central): add query to destinations[].access", false},
 		{"vmagent", "-n grafana --service-account grafana", "-o vmagent needs access: [write], and no destination that is granted", false},
