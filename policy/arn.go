@@ -81,12 +81,22 @@ var (
 	regionSyntax = regexp.MustCompile(`^[a-z]{2,8}(-[a-z]{2,16})+-[0-9]{1,2}$`)
 )
 
+// workspaceARN names the form of a workspace's ARN, and where to find it.
+const workspaceARN = "ARN, arn:<partition>:aps:<region>:<account>:workspace/ws-…, as `aws amp list-workspaces` prints it"
+
 // UnmarshalText accepts only ARNs of AMP workspaces.
 func (w *Workspace) UnmarshalText(text []byte) error {
 	if len(text) == 0 {
 		return nil
 	}
-	a, err := ParseARN(string(text))
+	given := string(text)
+	switch {
+	case strings.HasPrefix(given, "ws-"):
+		return fmt.Errorf("%q is the id of a workspace: write its %s", text, workspaceARN)
+	case strings.HasPrefix(given, "https://"):
+		return fmt.Errorf("%q is a URL: write the workspace's %s", text, workspaceARN)
+	}
+	a, err := ParseARN(given)
 	if err != nil {
 		return err
 	}
