@@ -49,6 +49,24 @@ const (
 	relayPassword = sidecarconfig.CredentialsDir + "/relay-password"
 )
 
+// checkConfiguration returns an error if the text is a Kubernetes object. Other text is for
+// promconfig to judge.
+func checkConfiguration(text []byte) error {
+	// A large configuration is not parsed twice.
+	if !bytes.Contains(text, []byte("apiVersion")) || !bytes.Contains(text, []byte("kind")) {
+		return nil
+	}
+	var o struct {
+		APIVersion string `yaml:"apiVersion"`
+		Kind       string `yaml:"kind"`
+	}
+	if err := yaml.Unmarshal(text, &o); err != nil || o.APIVersion == "" || o.Kind == "" {
+		return nil //nolint:nilerr // promconfig reports what is not YAML
+	}
+	return fmt.Errorf("it is a Kubernetes object (%s, %s): config takes the Prometheus configuration, a prometheus.yml; "+
+		"for a Pod use ampbridge inject", o.APIVersion, o.Kind)
+}
+
 // Config prints the Prometheus configuration of a pod, or its remote_write blocks.
 func Config(o ConfigOptions, stdin io.Reader, stdout, stderr io.Writer) error {
 	p, err := policyfile.Load(o.Policy, stdin)
@@ -120,6 +138,15 @@ func Config(o ConfigOptions, stdin io.Reader, stdout, stderr io.Writer) error {
 	}
 	if text, err = unzip(text); err != nil {
 		return fmt.Errorf("%s: %w", o.File, err)
+	}
+	if err := checkConfiguration(text); err != nil {
+		return fmt.Errorf("%s: %w", o.File, err)
+	}
+	if len(bytes.TrimSpace(text)) == 0 {
+		_, err := fmt.Fprintf(stderr, "%s is empty: config takes the Prometheus configuration (prometheus.yml)\n", o.File)
+		if err != nil {
+			return err
+		}
 	}
 	if err := checkMemory(text, p); err != nil {
 		if _, err := fmt.Fprintf(stderr, "%s: %v\n", o.File, err); err != nil {

@@ -125,6 +125,9 @@ func TestConfigErrors(t *testing.T) {
 		{"delivery", "", append(granted, "--delivery", "proxy"), `--delivery "proxy" is unknown`, true},
 		{"output", "", append(granted, "-o", "json"), `--output "json" is unknown`, true},
 		{"not a configuration", "[]", granted, "-: ", false},
+		{"a pod", "apiVersion: v1\nkind: Pod\n", granted, "-: it is a Kubernetes object (v1, Pod): config takes", false},
+		{"a ConfigMap as JSON", `{"apiVersion":"v1","kind":"ConfigMap","data":{}}`, granted, "(v1, ConfigMap)", false},
+		{"a StatefulSet", "kind: StatefulSet\napiVersion: apps/v1\n", granted, "(apps/v1, StatefulSet)", false},
 		{"broken gzip", "\x1f\x8bxxxxxxxxxxxxxxx", granted, "-: ", false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -133,6 +136,16 @@ func TestConfigErrors(t *testing.T) {
 				t.Errorf("error %v (usage %t), output %q; want an error with %q", err, err.usage(), stdout, c.want)
 			}
 		})
+	}
+}
+
+// TestEmptyConfiguration: an empty file is named, because Prometheus accepts it.
+func TestEmptyConfiguration(t *testing.T) {
+	for _, text := range []string{"", "\n", " \n\n"} {
+		_, stderr, err := config(t, text, "-f", "-", "-n", "monitoring", "--service-account", "prometheus")
+		if err != nil || !strings.Contains(stderr, "- is empty: config takes the Prometheus configuration") {
+			t.Errorf("%q: %v, stderr %q", text, err, stderr)
+		}
 	}
 }
 

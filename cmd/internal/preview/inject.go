@@ -47,7 +47,7 @@ func Inject(o InjectOptions, stdin io.Reader, stdout, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
-	r := injection{InjectOptions: o, policy: p, accounts: map[policy.Subject]inject.ServiceAccount{}}
+	r := injection{InjectOptions: o, policy: p, stderr: stderr, accounts: map[policy.Subject]inject.ServiceAccount{}}
 	if err := r.readServiceAccounts(documents, stdin); err != nil {
 		return err
 	}
@@ -93,6 +93,7 @@ func Inject(o InjectOptions, stdin io.Reader, stdout, stderr io.Writer) error {
 type injection struct {
 	InjectOptions
 	policy   *policy.Policy
+	stderr   io.Writer
 	accounts map[policy.Subject]inject.ServiceAccount
 }
 
@@ -159,6 +160,15 @@ func (r *injection) pod(object []byte) ([]jsonpatch.Operation, policy.Decision, 
 	}
 	if subject.ServiceAccount == "" {
 		subject.ServiceAccount = "default" // the API server does the same
+	}
+	_, labelled := pod.Metadata.Labels[policy.LabelInjection]
+	_, annotated := pod.Metadata.Annotations[policy.LabelInjection]
+	if labelled || annotated {
+		_, err := fmt.Fprintf(r.stderr, "Pod of %s: %s on a pod has no effect: it is a label of the namespace\n",
+			subject, policy.LabelInjection)
+		if err != nil {
+			return nil, policy.Decision{}, subject, err
+		}
 	}
 	account, known := r.accounts[subject]
 	if r.ServiceAccount != "" && !known {

@@ -139,6 +139,22 @@ func TestDecisions(t *testing.T) {
 	}
 }
 
+// TestNamespacesLabelOnPod: the label belongs on the namespace, so inject names it on a pod.
+func TestNamespacesLabelOnPod(t *testing.T) {
+	for metadata, want := range map[string]bool{
+		`"labels":{"ampbridge.io/injection":"enabled"}`:      true,
+		`"annotations":{"ampbridge.io/injection":"enabled"}`: true,
+		`"labels":{"ampbridge.io/injection":""}`:             true,
+		`"annotations":{"ampbridge.io/inject":"true"}`:       false,
+	} {
+		text := `{"apiVersion":"v1","kind":"Pod","metadata":{"name":"p",` + metadata + `},"spec":{"containers":[{"name":"a"}]}}`
+		_, stderr, err := injection(t, text, "-f", "-")
+		if got := strings.Count(stderr, "ampbridge.io/injection on a pod has no effect"); err != nil || (got == 1) != want {
+			t.Errorf("%s: %v, stderr %q", metadata, err, stderr)
+		}
+	}
+}
+
 func TestInjectErrors(t *testing.T) {
 	for _, c := range []struct {
 		name, in string
