@@ -2,7 +2,10 @@ package cli
 
 import (
 	"errors"
+	"io/fs"
+	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -103,6 +106,34 @@ func rejectArguments(cmd *cobra.Command, args []string) error {
 		return usage.Errorf("unexpected argument %q: did you mean --policy %s?", args[0], args[0])
 	}
 	return usage.Errorf("unexpected argument %q: %s takes flags only", args[0], cmd.CommandPath())
+}
+
+// missingFile returns the flag or argument that names a file that does not exist, and the files
+// beside it that resemble it; empty: err has another cause.
+func missingFile(cmd *cobra.Command, err error) string {
+	absent, ok := errors.AsType[*fs.PathError](err)
+	if !ok || !errors.Is(absent, fs.ErrNotExist) {
+		return ""
+	}
+	given := slices.Contains(cmd.Flags().Args(), absent.Path)
+	name := "the file"
+	cmd.Flags().Visit(func(f *pflag.Flag) {
+		if list, ok := f.Value.(pflag.SliceValue); f.Value.String() == absent.Path || ok && slices.Contains(list.GetSlice(), absent.Path) {
+			name, given = "the file of --"+f.Name, true
+		}
+	})
+	if !given {
+		return ""
+	}
+	var names []string
+	dir, file := filepath.Split(absent.Path)
+	entries, _ := os.ReadDir(filepath.Clean(dir)) // without the folder there is no name to propose
+	for _, e := range entries {
+		if !e.IsDir() {
+			names = append(names, e.Name())
+		}
+	}
+	return name + " does not exist: " + absent.Path + usage.DidYouMean(dir, file, names)
 }
 
 // missing returns the error for a required flag that was not given.

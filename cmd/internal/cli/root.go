@@ -61,6 +61,9 @@ func Main(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io
 	for line := range strings.Lines(err.Error()) {
 		_, _ = fmt.Fprintf(stderr, "ampbridge: %s\n", strings.TrimSuffix(line, "\n"))
 	}
+	if hint := missingFile(ran, err); hint != "" {
+		_, _ = fmt.Fprintf(stderr, "ampbridge: %s\n", hint)
+	}
 	var unchecked *doctor.UncheckedError
 	switch {
 	case errors.As(err, &unchecked):

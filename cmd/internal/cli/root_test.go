@@ -58,8 +58,14 @@ func TestStatusAndErrors(t *testing.T) {
 			"grant\n", []string{
 			"ampbridge: bad.yaml: line 3: cluster.nam: unknown field: did you mean name?\n",
 			"ampbridge: bad.yaml: line 7: grants[0].destinations[0]: \"centrl\" is not a destination of this policy",
-			"ampbridge: open missing.yaml: no such file or directory\n",
+			"ampbridge: open missing.yaml: no such file or directory\nampbridge: the file does not exist: missing.yaml\n",
 		}},
+		{"a file almost right", "plan --policy god.yaml", "", Failed, "", []string{
+			"ampbridge: the file of --policy does not exist: god.yaml: did you mean good.yaml"}},
+		{"an argument almost right", "validate ./god.yaml", "", Failed, "", []string{"does not exist: ./god.yaml: did you mean ./good.yaml"}},
+		{"a file to inject", "inject -f pod.json --policy good.yaml", "", Failed, "", []string{"the file of --file does not exist: pod.json\n"}},
+		{"one file of several", "validate --policy good.yaml --policy god.yaml", "", Failed, "good.yaml: ok: cluster dev, 1 destination, 1 grant\n",
+			[]string{"the file of --policy does not exist: god.yaml"}},
 		{"by flag and argument", "validate --policy good.yaml --policy - good.yaml", goodPolicy, OK,
 			"good.yaml: ok: cluster dev, 1 " +
 				"destination, 1 grant\n-: ok: cluster dev, 1 destination, 1 grant\n" +
