@@ -64,7 +64,8 @@ func TestStatusAndErrors(t *testing.T) {
 			"ampbridge: the file of --policy does not exist: god.yaml: did you mean good.yaml"}},
 		{"an argument almost right", "validate ./god.yaml", "", Failed, "", []string{"does not exist: ./god.yaml: did you mean ./good.yaml"}},
 		{"a file to inject", "inject -f pod.json --policy good.yaml", "", Failed, "", []string{"the file of --file does not exist: pod.json\n"}},
-		{"one file of several", "validate --policy good.yaml --policy god.yaml", "", Failed, "good.yaml: ok: cluster dev, 1 destination, 1 grant\n",
+		{"one file of several", "validate --policy good.yaml --policy god.yaml", "", Failed,
+			"good.yaml: ok: cluster dev, 1 destination, 1 grant\n",
 			[]string{"the file of --policy does not exist: god.yaml"}},
 		{"by flag and argument", "validate --policy good.yaml --policy - good.yaml", goodPolicy, OK,
 			"good.yaml: ok: cluster dev, 1 " +
@@ -103,7 +104,8 @@ func TestStatusAndErrors(t *testing.T) {
 		{"a configuration", "bootstrap --config good.yaml", "", Usage, "", []string{"unknown flag: --config: did you mean --policy?\n"}},
 		{"a dry run of what changes nothing", "bootstrap --dry-run", "", Usage, "", []string{"changes nothing without --apply"}},
 		{"a plan that changes nothing", "plan --dry-run", "", Usage, "", []string{"plan changes nothing: leave it out"}},
-		{"a policy for discover", "discover --policy a", "", Usage, "", []string{"reads the cluster and no file; for files use ampbridge inject"}},
+		{"a policy for discover", "discover --policy a", "", Usage, "",
+			[]string{"reads the cluster and no file; for files use ampbridge inject"}},
 		{"a file for discover", "discover -f a", "", Usage, "", []string{"unknown flag: -f: discover reads the cluster and no file"}},
 		{"all namespaces", "discover -A", "", Usage, "", []string{"discover reads all namespaces: leave it out"}},
 		{"a format almost right", "bootstrap -o awscli", "", Usage, "", []string{
@@ -175,9 +177,11 @@ func TestStatusAndErrors(t *testing.T) {
 		{"doctor of a pod requires AWS", "doctor --in-pod --require aws", "", Usage, "", []string{"--in-pod", "--require all"}},
 		{"doctor before an installation of nothing", "doctor --pre", "", Usage, "", []string{"--pre needs --policy FILE"}},
 		{"doctor before an installation, in a pod", "doctor --pre --in-pod --policy a", "", Usage, "", []string{"leave out --in-pod"}},
-		{"doctor in another format", "doctor -o xml", "", Usage, "", []string{`--output "xml" is unknown: write text, json, yaml or html` + "\n"}},
+		{"doctor in another format", "doctor -o xml", "", Usage, "",
+			[]string{`--output "xml" is unknown: write text, json, yaml or html` + "\n"}},
 		{"status in another format", "status -o html", "", Usage, "", []string{`--output "html" is unknown: write text, json or yaml` + "\n"}},
-		{"a delivery of its own", "config --delivery direct", "", Usage, "", []string{`--delivery "direct" is unknown: write sigv4 or relay` + "\n"}},
+		{"a delivery of its own", "config --delivery direct", "", Usage, "",
+			[]string{`--delivery "direct" is unknown: write sigv4 or relay` + "\n"}},
 		{"a bad policy", "plan --policy bad.yaml", "", Failed, "", []string{"ampbridge: bad.yaml: line 3: "}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
