@@ -43,7 +43,7 @@ go_memstats_last_gc_time_seconds 1.7e+09
 // The sidecar reads a Prometheus that listens on a loopback address, with or without TLS,
 // and shows nothing of the user's own entries.
 func TestServeQueues(t *testing.T) {
-	block := policy.Block{Name: "ampbridge-central", URL: "` + ampURL + `"}
+	block := policy.Block{Name: "ampbridge-central", URL: ampURL}
 	for _, c := range []struct {
 		name   string
 		start  func(http.Handler) *httptest.Server
