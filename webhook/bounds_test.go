@@ -82,7 +82,7 @@ func TestObjectsBeyondABound(t *testing.T) {
 				if chunked {
 					body = struct{ io.Reader }{body}
 				}
-				answer, err := server.Client().Post(server.URL+"/pods/enabled", "application/json", body) //nolint:bodyclose // ReadBody closes it
+				answer, err := server.Client().Post(server.URL+"/pods/enabled", "application/json", body)
 				testkit.Must(t, err)
 				text := testkit.ReadBody(t, answer)
 				for _, want := range []string{`"allowed":true`, `"uid":"705ab4f5"`, "ampbridge: not injected: ", test.warning, "make it smaller"} {

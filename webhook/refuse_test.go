@@ -74,7 +74,7 @@ func TestRefused(t *testing.T) {
 			if test.contentType != "" {
 				r.Header.Set("Content-Type", test.contentType)
 			}
-			answer, err := server.Client().Do(r) //nolint:bodyclose // ReadBody closes it
+			answer, err := server.Client().Do(r)
 			testkit.Must(t, err)
 			text := testkit.ReadBody(t, answer)
 			if answer.StatusCode != test.status || !strings.Contains(text, test.text) {

@@ -36,7 +36,8 @@ func TestCommandLine(t *testing.T) {
 	b.WriteString("# Command line\n\n")
 	fmt.Fprintf(&b, generated, "the commands themselves (cmd/internal/cli)")
 	b.WriteString("`ampbridge COMMAND --help` prints the same. ")
-	b.WriteString("Exit statuses: 0 success, 1 failure, 2 a wrong command line;\n[doctor](doctor.md) also has 3: no check failed, and some were skipped.\n")
+	b.WriteString("Exit statuses: 0 success, 1 failure, 2 a wrong command line;\n[doctor](doctor.md) also has 3: no check failed, " +
+		"and some were skipped.\n")
 	all := commands(t)
 	for _, c := range all {
 		describe(&b, c)

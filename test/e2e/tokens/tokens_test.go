@@ -198,7 +198,7 @@ func write(
 			t.Fatal(err)
 		}
 	}
-	response, err := http.DefaultClient.Do(request) //nolint:bodyclose // ReadBody closes it
+	response, err := http.DefaultClient.Do(request)
 	testkit.Must(t, err)
 	return response.StatusCode, testkit.ReadBody(t, response)
 }
