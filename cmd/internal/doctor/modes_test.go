@@ -1,6 +1,7 @@
 package doctor
 
 import (
+	"strings"
 	"testing"
 
 	stdjson "encoding/json"
@@ -38,24 +39,7 @@ trust: {manage: none}
 				policy.AnnotationContainer: "otel,other", policy.AnnotationDestination: "backup"}},
 			Spec: corev1.PodSpec{ServiceAccountName: "otel", Containers: []corev1.Container{{Name: "otel"}, {Name: "other"}}},
 		}
-		view, err := convert(pod)
-		testkit.Must(t, err)
-		d := p.Decide(policy.Request{Namespace: "m", Injection: policy.InjectionEnabled, ServiceAccount: "otel", Prometheus: true,
-			PodAnnotations: pod.Annotations})
-		operations, d := inject.Inject(view, d, inject.Options{Policy: p, Image: "example.com/sidecar:v1"})
-		if !d.Inject {
-			t.Fatalf("%+v", d)
-		}
-		encoded, err := inject.AppendPatch(nil, operations)
-		testkit.Must(t, err)
-		patch, err := jsonpatch.DecodePatch(encoded)
-		testkit.Must(t, err)
-		text, err := stdjson.Marshal(pod)
-		testkit.Must(t, err)
-		text, err = patch.Apply(text)
-		testkit.Must(t, err)
-		injected := &corev1.Pod{}
-		testkit.Must(t, stdjson.Unmarshal(text, injected))
+		injected := injectedPod(t, p, pod)
 
 		for _, row := range []struct {
 			policy *policy.Policy
@@ -73,4 +57,77 @@ trust: {manage: none}
 			}
 		}
 	}
+}
+
+// Doctor does not call a pod outdated because of what the pod's own annotations ask for, or of
+// the group of its workload.
+func TestInjectedAsThePodAsks(t *testing.T) {
+	const text = `
+apiVersion: ampbridge.io/v1alpha1
+kind: Policy
+cluster: {name: dev}
+destinations:
+- {name: central, workspace: "arn:aws:aps:eu-west-1:111122223333:workspace/ws-0123abcd"}
+- {name: backup, workspace: "arn:aws:aps:eu-west-1:111122223333:workspace/ws-4567cdef"}
+grants: [{namespaces: [m], serviceAccounts: [prometheus], destinations: [central, backup]HA}]
+trust: {manage: none}
+`
+	for name, c := range map[string]struct {
+		ha          string
+		annotations map[string]string
+	}{
+		"nothing":              {},
+		"the relay":            {annotations: map[string]string{policy.AnnotationDelivery: "relay"}},
+		"one destination":      {annotations: map[string]string{policy.AnnotationDestinations: "backup"}},
+		"the relay and one":    {annotations: map[string]string{policy.AnnotationDelivery: "relay", policy.AnnotationDestinations: "central"}},
+		"a group":              {ha: ", ha: pair"},
+		"a group and a relay":  {ha: ", ha: pair", annotations: map[string]string{policy.AnnotationDelivery: "relay"}},
+		"the sidecar's":        {annotations: map[string]string{policy.AnnotationEnvironment: "sidecar"}},
+		"that it is injected":  {annotations: map[string]string{policy.AnnotationInject: "true"}},
+		"its container's name": {annotations: map[string]string{policy.AnnotationContainer: "prometheus-server"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p, err := policy.Parse([]byte(strings.Replace(text, "HA", c.ha, 1)))
+			testkit.Must(t, err)
+			pod := samplePod(policy.Subject{Namespace: "m", ServiceAccount: "prometheus"}, p.Token.Source)
+			pod.Namespace, pod.Name, pod.Annotations = "m", "prometheus-0", c.annotations
+			pod.OwnerReferences = []metav1.OwnerReference{{APIVersion: "apps/v1", Kind: "StatefulSet", Name: "prometheus", Controller: new(true)}}
+			injected := injectedPod(t, p, pod)
+			mark, ok := markOf(injected)
+			if !ok {
+				t.Fatal("no mark")
+			}
+			s := &subject{Subject: policy.Subject{Namespace: "m", ServiceAccount: "prometheus"}, destinations: p.Destinations}
+			x := &runner{policy: p}
+			found := x.injected(t.Context(), s, &runningPod{Pod: injected, mark: mark, config: sidecarConfigOf(injected)})
+			if found.Status != check.Pass {
+				t.Errorf("%s: %s", found.Status, found.Message)
+			}
+		})
+	}
+}
+
+// injectedPod returns the pod as the webhook injects it.
+func injectedPod(t *testing.T, p *policy.Policy, pod *corev1.Pod) *corev1.Pod {
+	t.Helper()
+	view, err := convert(pod)
+	testkit.Must(t, err)
+	d := p.Decide(policy.Request{Namespace: pod.Namespace, Injection: policy.InjectionEnabled, ServiceAccount: pod.Spec.ServiceAccountName,
+		Prometheus: true, Workload: inject.Workload(view),
+		PodAnnotations: pod.Annotations})
+	operations, d := inject.Inject(view, d, inject.Options{Policy: p, Image: "example.com/sidecar:v1"})
+	if !d.Inject {
+		t.Fatalf("%+v", d)
+	}
+	encoded, err := inject.AppendPatch(nil, operations)
+	testkit.Must(t, err)
+	patch, err := jsonpatch.DecodePatch(encoded)
+	testkit.Must(t, err)
+	text, err := stdjson.Marshal(pod)
+	testkit.Must(t, err)
+	text, err = patch.Apply(text)
+	testkit.Must(t, err)
+	injected := &corev1.Pod{}
+	testkit.Must(t, stdjson.Unmarshal(text, injected))
+	return injected
 }

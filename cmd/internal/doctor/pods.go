@@ -358,14 +358,21 @@ func (x *runner) injected(ctx context.Context, s *subject, pod *runningPod) chec
 	} else if !ok {
 		return passed("injected")
 	}
-	entitlement.Destinations = slices.DeleteFunc(slices.Clone(s.destinations), func(d policy.Destination) bool {
-		return !slices.ContainsFunc(entitlement.Destinations, func(granted policy.Destination) bool { return granted.Name == d.Name }) ||
-			pod.mark.Mode != "" && !slices.Contains(pod.mark.Destinations, d.Name)
-	})
 	converted, err := convert(pod.Pod)
 	if err != nil {
 		return skipped("%v", err)
 	}
+	// The pod's own annotations and its workload count, as for the webhook.
+	if d := x.policy.Decide(policy.Request{
+		Namespace: s.Namespace, Injection: policy.InjectionEnabled, ServiceAccount: s.ServiceAccount, Prometheus: true,
+		PodAnnotations: pod.Annotations, Workload: inject.Workload(converted),
+	}); d.Inject && d.Mode == entitlement.Mode {
+		entitlement = d.Entitlement
+	}
+	entitlement.Destinations = slices.DeleteFunc(slices.Clone(entitlement.Destinations), func(d policy.Destination) bool {
+		return !slices.ContainsFunc(s.destinations, func(kept policy.Destination) bool { return kept.Name == d.Name }) ||
+			pod.mark.Mode != "" && !slices.Contains(pod.mark.Destinations, d.Name)
+	})
 	carried, current, err := inject.Mark(converted, entitlement, x.policy)
 	if err != nil {
 		return failed(restart, "its injection cannot be read: %v", err)
