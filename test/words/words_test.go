@@ -1,5 +1,3 @@
-// Package words checks that shipped text has none of the words that this project replaces by
-// plainer ones: comments and strings of Go files, which include the help, and the chart.
 package words
 
 import (
@@ -8,7 +6,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -18,41 +15,6 @@ import (
 
 // root is the repository.
 const root = "../.."
-
-// replaced are the words, each with a better one.
-var replaced = []struct {
-	pattern *regexp.Regexp
-	better  string
-}{
-	{word(`tells whether`), "reports whether"},
-	{word(`mend(s|ed|ing)?`), "fix"},
-	{word(`whoever`), "name the person, or the program"},
-	{word(`anew`), "again"},
-	{word(`in step`), "in sync"},
-	{word(`looked at`), "checked, or read"},
-	{word(`rungs?`), "check"},
-	{word(`says so`), "name what is reported, and where"},
-	{word(`nobody`), "no subject, no user, or the passive"},
-}
-
-// word matches whole words in both cases, also over a line break.
-func word(pattern string) *regexp.Regexp {
-	return regexp.MustCompile(`(?i)\b` + strings.ReplaceAll(pattern, " ", `[\s/#*]+`) + `\b`)
-}
-
-// userNobody are the uses of nobody as a user's name.
-var userNobody = regexp.MustCompile("(?i)[`'\"]nobody[`'\"]|\\bnobody is the user\\b|\\buser nobody\\b")
-
-// find returns each replaced word in a text, with the better one.
-func find(text string) (found []string) {
-	text = userNobody.ReplaceAllString(text, "")
-	for _, r := range replaced {
-		for _, match := range r.pattern.FindAllString(text, -1) {
-			found = append(found, strings.Join(strings.Fields(match), " ")+": write "+r.better)
-		}
-	}
-	return found
-}
 
 // prose returns the comments and strings of a Go file. Comments that follow each other become
 // one text, because a phrase can go over a line break.
@@ -103,7 +65,7 @@ func TestShippedTextIsPlain(t *testing.T) {
 			texts = prose(content)
 		}
 		for _, text := range texts {
-			for _, problem := range find(text) {
+			for _, problem := range Find(text) {
 				t.Errorf("%s: %s\n%.300s", name, problem, text)
 			}
 		}
@@ -126,7 +88,7 @@ func TestFind(t *testing.T) {
 		"nobody is the user 65534":                      0,
 		"runs as the user nobody":                       0,
 	} {
-		if got := find(text); len(got) != want {
+		if got := Find(text); len(got) != want {
 			t.Errorf("%q: %q, want %d", text, got, want)
 		}
 	}
