@@ -29,6 +29,7 @@ import (
 	"github.com/aws/smithy-go"
 	"github.com/aws/smithy-go/middleware"
 
+	"github.com/ampbridge/ampbridge/cmd/internal/awsclient"
 	"github.com/ampbridge/ampbridge/policy"
 	"github.com/ampbridge/ampbridge/policy/plan"
 )
@@ -102,13 +103,13 @@ func New(accounts []policy.Account) *IAM {
 func (i *IAM) open(ctx context.Context, target plan.Target) (*account, error) {
 	a := i.accounts[target.Account]
 	if a == nil {
-		cfg, err := config.LoadDefaultConfig(ctx,
+		cfg, err := awsclient.Config(ctx,
 			config.WithDefaultRegion(target.Region),
 			config.WithRetryer(newRetryer),
 			config.WithHTTPClient(i.httpClient()),
 		)
 		if err != nil {
-			return nil, fmt.Errorf("AWS configuration: %w", err)
+			return nil, err
 		}
 		// The region selects the partition's IAM. It is the workspace's region, because sync can run
 		// anywhere.

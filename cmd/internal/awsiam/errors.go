@@ -1,15 +1,14 @@
 package awsiam
 
 import (
-	"context"
 	"errors"
-	"fmt"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/aws/retry"
 	"github.com/aws/aws-sdk-go-v2/service/iam/types"
 	"github.com/aws/smithy-go"
-	smithyhttp "github.com/aws/smithy-go/transport/http"
+
+	"github.com/ampbridge/ampbridge/cmd/internal/awsclient"
 )
 
 // throttles recognizes the error codes with which AWS throttles.
@@ -42,37 +41,16 @@ func Limited(err error) bool {
 	return errors.As(err, &e) && e.limited
 }
 
-// normalizeError returns an error with the same text each time the same thing fails. It
-// removes request ids and numbers of attempts, because with them every error would
-// look new. It names the innermost operation: if credentials needed AssumeRole and
-// that failed, it names AssumeRole.
+// normalizeError returns the error in short. It remains known whether AWS throttled the call or
+// refused it for a quota.
 func normalizeError(err error) error {
-	var operation *smithy.OperationError
-	if !errors.As(err, &operation) {
-		return err
-	}
-	for inner := operation; errors.As(inner.Err, &inner); {
-		operation = inner
-	}
-	var answer smithy.APIError
-	var unsent *smithyhttp.RequestSendError
-	switch {
-	case operation.ServiceID == "ec2imds":
-		// The last source in the SDK's chain fails after all others have failed.
-		return errors.New(
-			"no AWS credentials: there are none in the environment, the shared files or a web identity, and no instance " +
-				"metadata service answers",
-		)
-	case errors.As(operation.Err, &answer):
+	short := awsclient.Short(err)
+	if answer, ok := errors.AsType[smithy.APIError](err); ok {
 		return answered{
-			text:      fmt.Sprintf("%s: %s: %s", operation.OperationName, answer.ErrorCode(), answer.ErrorMessage()),
-			throttled: throttles.IsErrorThrottle(operation.Err) == aws.TrueTernary,
+			text:      short.Error(),
+			throttled: throttles.IsErrorThrottle(err) == aws.TrueTernary,
 			limited:   answer.ErrorCode() == (*types.LimitExceededException)(nil).ErrorCode(),
 		}
-	case errors.Is(operation.Err, context.Canceled):
-		return fmt.Errorf("%s: %w", operation.OperationName, context.Canceled)
-	case errors.As(operation.Err, &unsent):
-		return fmt.Errorf("%s: no answer: %w", operation.OperationName, unsent.Err)
 	}
-	return fmt.Errorf("%s: %w", operation.OperationName, operation.Err)
+	return short
 }

@@ -13,7 +13,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/amp"
 	"github.com/aws/aws-sdk-go-v2/service/amp/types"
 
-	"github.com/ampbridge/ampbridge/cmd/internal/awserror"
+	"github.com/ampbridge/ampbridge/cmd/internal/awsclient"
 	"github.com/ampbridge/ampbridge/policy"
 	"github.com/ampbridge/ampbridge/policy/bootstrap"
 	"github.com/ampbridge/ampbridge/policy/plan"
@@ -30,9 +30,9 @@ type workspaces map[string]*amp.Client
 
 func (w workspaces) in(ctx context.Context, region string) (*amp.Client, error) {
 	if w[region] == nil {
-		cfg, err := config.LoadDefaultConfig(ctx, config.WithRegion(region))
+		cfg, err := awsclient.Config(ctx, config.WithRegion(region))
 		if err != nil {
-			return nil, fmt.Errorf("AWS configuration: %w", err)
+			return nil, err
 		}
 		w[region] = amp.NewFromConfig(cfg)
 	}
@@ -70,7 +70,7 @@ func (w workspaces) observe(ctx context.Context, c bootstrap.Central) (list []bo
 		for pages.HasMorePages() {
 			page, err := pages.NextPage(ctx)
 			if err != nil {
-				return nil, awserror.Short(err)
+				return nil, awsclient.Short(err)
 			}
 			for _, s := range page.Workspaces {
 				if s.Status != nil && s.Status.StatusCode == types.WorkspaceStatusCodeDeleting {
@@ -98,7 +98,7 @@ func (w workspaces) describe(ctx context.Context, arn policy.Workspace) (bootstr
 		return bootstrap.FoundWorkspace{}, nil
 	}
 	if err != nil {
-		return bootstrap.FoundWorkspace{}, awserror.Short(err)
+		return bootstrap.FoundWorkspace{}, awsclient.Short(err)
 	}
 	found, err := parseWorkspace(out.Workspace.Arn, out.Workspace.Alias, out.Workspace.Status, out.Workspace.Tags)
 	found.Endpoint = aws.ToString(out.Workspace.PrometheusEndpoint)
@@ -124,7 +124,7 @@ func (w workspaces) create(ctx context.Context, c plan.Change) (bootstrap.FoundW
 		Alias: &c.Description, Tags: c.Tags, ClientToken: aws.String(bootstrap.ClientToken(c.Owner, c.Resource.Region, c.Destination)),
 	})
 	if err != nil {
-		return bootstrap.FoundWorkspace{}, awserror.Short(err)
+		return bootstrap.FoundWorkspace{}, awsclient.Short(err)
 	}
 	found, err := parseWorkspace(made.Arn, &c.Description, made.Status, c.Tags)
 	if err != nil {
@@ -157,5 +157,5 @@ func (w workspaces) tag(ctx context.Context, c plan.Change) error {
 		return err
 	}
 	_, err = client.TagResource(ctx, &amp.TagResourceInput{ResourceArn: aws.String(c.Resource.String()), Tags: c.Tags})
-	return awserror.Short(err)
+	return awsclient.Short(err)
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/aws/smithy-go"
 	smithyhttp "github.com/aws/smithy-go/transport/http"
 
+	"github.com/ampbridge/ampbridge/cmd/internal/awsclient"
 	"github.com/ampbridge/ampbridge/cmd/internal/awsiam"
 	"github.com/ampbridge/ampbridge/policy"
 	"github.com/ampbridge/ampbridge/policy/check"
@@ -35,14 +36,14 @@ type caller struct {
 
 // callerIdentity finds the SDK's usual credentials.
 func callerIdentity(ctx context.Context, region string) caller {
-	cfg, err := config.LoadDefaultConfig(ctx, config.WithDefaultRegion(region))
+	cfg, err := awsclient.Config(ctx, config.WithDefaultRegion(region))
 	if err != nil {
-		return caller{missing: "AWS configuration: " + err.Error()}
+		return caller{missing: err.Error()}
 	}
 	bounded, cancel := context.WithTimeout(ctx, credentialsTimeout)
 	defer cancel()
 	if _, err := cfg.Credentials.Retrieve(bounded); err != nil {
-		return caller{missing: "no AWS credentials here: log in (aws sso login), or set AWS_PROFILE"}
+		return caller{missing: awsclient.Short(err).Error()}
 	}
 	out, err := sts.NewFromConfig(cfg, awsiam.SignForEndpoint).GetCallerIdentity(ctx, &sts.GetCallerIdentityInput{})
 	if err != nil {

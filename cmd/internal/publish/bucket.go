@@ -9,12 +9,11 @@ import (
 	"net/http"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
-	"github.com/aws/aws-sdk-go-v2/config"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/aws/aws-sdk-go-v2/service/s3/types"
 	smithyhttp "github.com/aws/smithy-go/transport/http"
 
-	"github.com/ampbridge/ampbridge/cmd/internal/awserror"
+	"github.com/ampbridge/ampbridge/cmd/internal/awsclient"
 )
 
 // maxObject is the largest object that is read, in bytes. Key sets are small.
@@ -29,9 +28,9 @@ type bucket struct {
 }
 
 func newBucket(ctx context.Context, name, prefix, region string) (place, error) {
-	cfg, err := config.LoadDefaultConfig(ctx)
+	cfg, err := awsclient.Config(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("AWS configuration: %w", err)
+		return nil, err
 	}
 	if region != "" {
 		cfg.Region = region
@@ -65,7 +64,7 @@ func (b *bucket) read(ctx context.Context, name string) (object, error) {
 		return object{}, nil
 	}
 	if err != nil {
-		return object{}, awserror.Short(err)
+		return object{}, awsclient.Short(err)
 	}
 	defer func() { _ = out.Body.Close() }() // read only
 	data, err := io.ReadAll(io.LimitReader(out.Body, maxObject))
@@ -88,8 +87,8 @@ func (b *bucket) write(ctx context.Context, name string, was object, c content) 
 	if answer, ok := errors.AsType[*smithyhttp.ResponseError](err); ok {
 		switch answer.HTTPStatusCode() {
 		case http.StatusPreconditionFailed, http.StatusConflict, http.StatusNotFound:
-			return fmt.Errorf("%w: %w", errChanged, awserror.Short(err))
+			return fmt.Errorf("%w: %w", errChanged, awsclient.Short(err))
 		}
 	}
-	return awserror.Short(err)
+	return awsclient.Short(err)
 }
