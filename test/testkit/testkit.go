@@ -62,6 +62,15 @@ func Golden[T string | []byte](t testing.TB, path string, got T) {
 	}
 }
 
+// Equal fails the test with the difference if got is not want, but does not end it. what names the
+// value.
+func Equal[T any](t testing.TB, what string, want, got T, options ...cmp.Option) {
+	t.Helper()
+	if diff := cmp.Diff(want, got, options...); diff != "" {
+		t.Errorf("%s (-want +got):\n%s", what, diff)
+	}
+}
+
 // Timeout is how long [Eventually] waits. It is far more than any condition
 // needs on a quiet machine, so that tests do not fail on a busy one.
 const Timeout = 2 * time.Minute

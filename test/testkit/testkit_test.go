@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp/cmpopts"
+
 	"github.com/ampbridge/ampbridge/test/testkit"
 )
 
@@ -78,6 +80,18 @@ func TestGoldenWritesTheFileWithUpdate(t *testing.T) {
 	}
 	setUpdate(t, false)
 	testkit.Golden(t, path, "new\n")
+}
+
+func TestEqualShowsTheDifference(t *testing.T) {
+	testkit.Equal(t, "the list", []string{}, nil, cmpopts.EquateEmpty())
+	r := record(t, func(tb testing.TB) {
+		testkit.Equal(tb, "the list", []string{"a"}, []string{"b"})
+		testkit.Equal(tb, "the other list", []string{}, nil)
+	})
+	if len(r.errors) != 2 || !strings.HasPrefix(r.errors[0], "the list ") || !strings.Contains(r.errors[0], `"a"`) ||
+		!strings.HasPrefix(r.errors[1], "the other list ") {
+		t.Errorf("failed with %q", r.errors)
+	}
 }
 
 // setUpdate sets the flag -update until the test ends.
