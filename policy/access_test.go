@@ -5,8 +5,6 @@ import (
 	"slices"
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
-
 	"github.com/ampbridge/ampbridge/test/testkit"
 )
 
@@ -42,9 +40,7 @@ func TestAccessDecidesThePermissions(t *testing.T) {
 		"access: [query]\n  " + chained: `"Action":"sts:AssumeRole","Resource":"arn:aws:iam::444455556666:role/second"}]}`,
 	} {
 		got := PermissionDocument(withAccess(t, access).Destinations[0]).String()
-		if diff := cmp.Diff(`{"Version":"2012-10-17","Statement":[{"Effect":"Allow",`+want, got); diff != "" {
-			t.Errorf("%q (-want +got):\n%s", access, diff)
-		}
+		testkit.Equal(t, fmt.Sprintf("permissions of access %q", access), `{"Version":"2012-10-17","Statement":[{"Effect":"Allow",`+want, got)
 	}
 }
 
@@ -57,9 +53,7 @@ func TestAccessDecidesTheBoundary(t *testing.T) {
 		`{"Sid":"Query","Effect":"Allow","Action":[` + queryActions + `],"Resource":"arn:aws:aps:eu-west-1:111122223333:workspace/ws-1"},` +
 		`{"Sid":"WriteAndQuery","Effect":"Allow","Action":["aps:RemoteWrite",` + queryActions + `],` +
 		`"Resource":"arn:aws:aps:eu-west-1:111122223333:workspace/ws-2"}]}`
-	if diff := cmp.Diff(want, got); diff != "" {
-		t.Errorf("(-want +got):\n%s", diff)
-	}
+	testkit.Equal(t, "the boundary's document", want, got)
 }
 
 // Sync may read the boundary only where a role of it queries, so the permissions of
@@ -82,7 +76,5 @@ func TestOnlyReadersNeedTheBoundaryRead(t *testing.T) {
 	plain, reader := withAccess(t, ""), withAccess(t, "", "access: [query]")
 	without := SyncPermissions(reader, exampleIssuer, "111122223333")
 	without.Statement = without.Statement[:len(without.Statement)-1]
-	if diff := cmp.Diff(SyncPermissions(plain, exampleIssuer, "111122223333").String(), without.String()); diff != "" {
-		t.Errorf("a reader changes more than one statement:\n%s", diff)
-	}
+	testkit.Equal(t, "a reader changes more than one statement", SyncPermissions(plain, exampleIssuer, "111122223333").String(), without.String())
 }

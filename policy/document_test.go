@@ -6,8 +6,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
-
 	"github.com/ampbridge/ampbridge/test/testkit"
 )
 
@@ -32,9 +30,7 @@ func TestTrustDocumentIsStable(t *testing.T) {
 	if a.String() != b.String() {
 		t.Errorf("order of subjects changes the document:\n%s\n%s", a, b)
 	}
-	if diff := cmp.Diff([]Subject{{"a", "x"}, {"b", "y"}}, a.Subjects(aksIssuer)); diff != "" {
-		t.Errorf("Subjects (-want +got):\n%s", diff)
-	}
+	testkit.Equal(t, "Subjects", []Subject{{"a", "x"}, {"b", "y"}}, a.Subjects(aksIssuer))
 	if got := a.Subjects(aksIssuer[:len(aksIssuer)-1]); len(got) != 0 {
 		t.Errorf("the issuer without its slash has subjects %v", got)
 	}
@@ -127,9 +123,7 @@ func TestSubjectsAreThoseThatAreLetIn(t *testing.T) {
 		"system:serviceaccount:a:${*}",
 		"alice",
 	)
-	if diff := cmp.Diff([]Subject{{"a", "x"}}, d.Subjects(aksIssuer)); diff != "" {
-		t.Errorf("what no service account can be named (-want +got):\n%s", diff)
-	}
+	testkit.Equal(t, "what no service account can be named", []Subject{{"a", "x"}}, d.Subjects(aksIssuer))
 	d.Statement[0].Effect = "Deny"
 	if got := d.Subjects(aksIssuer); got != nil {
 		t.Errorf("denied, and yet %v", got)

@@ -1,14 +1,12 @@
 package plan
 
 import (
-	"slices"
 	"strings"
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
-
 	"github.com/ampbridge/ampbridge/policy"
 	"github.com/ampbridge/ampbridge/test/policytest"
+	"github.com/ampbridge/ampbridge/test/testkit"
 )
 
 // withReaders is base with a destination that is queried, and one that is both.
@@ -37,13 +35,14 @@ func TestReadersWaitForTheBoundary(t *testing.T) {
 }
 
 func readersWait(t *testing.T, scope string) {
-	old := policytest.Parse(t, strings.Replace(base, "trust: {", "trust: {roleScope: "+scope+", ", 1))
-	p := policytest.Parse(t, strings.Replace(withReaders, "trust: {", "trust: {roleScope: "+scope+", ", 1))
-	in := Input{Policy: old, Issuer: issuer, ServiceAccounts: hourOld("monitoring/prometheus", "grafana/grafana", "ruler/ruler")}
+	scoped := func(text string) string {
+		return strings.Replace(text, "trust: {", "trust: {roleScope: "+scope+", ", 1)
+	}
+	in := input(t, scoped(base), nil, hourOld("monitoring/prometheus", "grafana/grafana", "ruler/ruler")...)
 	in.Accounts = applyPlan(Compute(in), nil)
 	writer := in.Accounts[account]
 
-	in.Policy = p
+	in.Policy = input(t, scoped(withReaders), nil).Policy
 	in.Unbounded = map[string]string{"reader": "it does not allow aps:QueryMetrics", "both": "it does not allow aps:QueryMetrics"}
 	waiting := Compute(in)
 	for i, want := range []string{
@@ -66,22 +65,16 @@ func readersWait(t *testing.T, scope string) {
 	for _, s := range waiting.SubjectStatuses {
 		states[s.Subject.ServiceAccount] = s.State
 	}
-	if diff := cmp.Diff(map[string]State{"prometheus": Trusted, "grafana": BoundaryOutdated, "ruler": Trusted}, states); diff != "" {
-		t.Errorf("states (-want +got):\n%s", diff)
-	}
+	testkit.Equal(t, "states", map[string]State{"prometheus": Trusted, "grafana": BoundaryOutdated, "ruler": Trusted}, states)
 	in.Accounts = applyPlan(waiting, in.Accounts)
 	write := func(workspace string) string {
 		return `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"aps:RemoteWrite",` +
 			`"Resource":"arn:aws:aps:eu-west-1:111122223333:workspace/` + workspace + `"}]}`
 	}
-	if diff := cmp.Diff(map[string]string{"central": write("ws-0001"), "both": write("ws-0002")},
-		permissionsOf(in.Accounts[account])); diff != "" {
-		t.Errorf("while the boundary is an old one (-want +got):\n%s", diff)
-	}
+	testkit.Equal(t, "while the boundary is an old one", map[string]string{"central": write("ws-0001"), "both": write("ws-0002")},
+		permissionsOf(in.Accounts[account]))
 	for name, r := range writer.Roles {
-		if diff := cmp.Diff(r, in.Accounts[account].Roles[name]); diff != "" {
-			t.Errorf("the writer's role changed (-want +got):\n%s", diff)
-		}
+		testkit.Equal(t, "the writer's role", r, in.Accounts[account].Roles[name])
 	}
 	if again := Compute(in); len(again.Changes) > 0 {
 		t.Errorf("the next plan is not empty:\n%s", again)
@@ -110,15 +103,13 @@ func readersWait(t *testing.T, scope string) {
 // A destination that is only queried from now on loses the right to write at once, whatever
 // the boundary allows.
 func TestAccessShrinksAtOnce(t *testing.T) {
-	in := input(t, base, hourOld("monitoring/prometheus")...)
+	in := input(t, base, nil, hourOld("monitoring/prometheus")...)
 	in.Accounts = applyPlan(Compute(in), nil)
 	in.Policy = policytest.Parse(t, strings.NewReplacer(
 		`ws-0001"`, `ws-0001", access: [query]`, "[central]}", "[central], mode: identity}").Replace(base))
 	in.Unbounded = map[string]string{"central": "it does not allow it"}
 	made := Compute(in)
-	if !slices.Equal(calls(made), []string{"PutRolePolicy"}) {
-		t.Fatalf("changes:\n%s", made)
-	}
+	wantCalls(t, made, "PutRolePolicy")
 	in.Accounts = applyPlan(made, in.Accounts)
 	if document := in.Accounts[account].Roles[role].Permissions; strings.Contains(document, "RemoteWrite") {
 		t.Errorf("it may still write: %s", document)

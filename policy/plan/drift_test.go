@@ -3,9 +3,6 @@ package plan
 import (
 	"strings"
 	"testing"
-	"time"
-
-	"github.com/ampbridge/ampbridge/test/policytest"
 )
 
 // What others add to a role of this cluster is reported, and changes nothing of the plan.
@@ -30,12 +27,11 @@ func TestDrift(t *testing.T) {
 		{"a tag and a policy", func(r *Role) { r.Tags["team"], r.Further = "admins", []string{"debug"} }, []string{": team;", ": debug;"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			sa := serviceAccount("monitoring/prometheus", time.Hour)
-			accounts := synced(t, sa)
+			accounts := synced(t, hourOld("monitoring/prometheus")...)
 			r := accounts[account].Roles[role]
 			c.add(&r)
 			accounts[account].Roles[role] = r
-			p := Compute(Input{Policy: policytest.Parse(t, base), Issuer: issuer, ServiceAccounts: []ServiceAccount{sa}, Accounts: accounts})
+			p := Compute(input(t, base, accounts, hourOld("monitoring/prometheus")...))
 			if len(p.Drift) != len(c.want) {
 				t.Fatalf("got %v, want %d findings", p.Drift, len(c.want))
 			}
@@ -57,12 +53,11 @@ func TestDrift(t *testing.T) {
 
 // Permissions of an older version do not let sync list a role's policies.
 func TestUnknownAdditions(t *testing.T) {
-	sa := serviceAccount("monitoring/prometheus", time.Hour)
-	accounts := synced(t, sa)
+	accounts := synced(t, hourOld("monitoring/prometheus")...)
 	r := accounts[account].Roles[role]
 	r.FurtherProblem = "ListRolePolicies: AccessDenied: no"
 	accounts[account].Roles[role] = r
-	p := Compute(Input{Policy: policytest.Parse(t, base), Issuer: issuer, ServiceAccounts: []ServiceAccount{sa}, Accounts: accounts})
+	p := Compute(input(t, base, accounts, hourOld("monitoring/prometheus")...))
 	if len(p.Drift) != 0 || len(p.Notes) != 1 || !strings.Contains(p.Notes[0].Message, "run bootstrap again: ListRolePolicies: AccessDenied") {
 		t.Errorf("drift %v, notes %v", p.Drift, p.Notes)
 	}

@@ -10,8 +10,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
-
 	"github.com/ampbridge/ampbridge/policy"
 	"github.com/ampbridge/ampbridge/test/policytest"
 	"github.com/ampbridge/ampbridge/test/testkit"
@@ -36,7 +34,7 @@ session: {duration: 30m}
 trust: {permissionsBoundary: "arn:aws:iam::999999999999:policy/ampbridge/boundary"}
 `
 	drifted := func(t *testing.T) map[string]Account {
-		accounts := synced(t, serviceAccount("monitoring/prometheus", time.Hour))
+		accounts := synced(t, hourOld("monitoring/prometheus")...)
 		r := accounts[account].Roles[role]
 		r.Trust = strings.Replace(r.Trust, `"Statement":[`, `"Statement":[{"Effect":"Allow","Principal":"*","Action":"sts:AssumeRole"},`, 1)
 		r.Permissions, r.Boundary, r.MaxSession, r.Tags[TagDestination] = "", "", time.Hour, "other"
@@ -49,22 +47,17 @@ trust: {permissionsBoundary: "arn:aws:iam::999999999999:policy/ampbridge/boundar
 		name string
 		in   Input
 	}{
-		{"create", Input{Policy: policytest.Parse(t, several), ServiceAccounts: []ServiceAccount{
+		{"create", input(t, several, nil,
 			serviceAccount("team-a/new", time.Hour), serviceAccount("team-a/old", 2*time.Hour),
 			serviceAccount("team-b/typo", time.Hour, "ampbridge.io/destinations", "centrl"),
 			serviceAccount("monitoring/prometheus-k8s", time.Hour), serviceAccount("monitoring/default", time.Hour),
-		}}},
-		{"drift", Input{
-			Policy: policytest.Parse(t, base), Accounts: drifted(t), ServiceAccounts: hourOld("monitoring/prometheus", "team-a/prometheus"),
-		}},
-		{"refused", Input{Policy: policytest.Parse(t, base), ServiceAccounts: hourOld("monitoring/prometheus"),
-			Accounts: map[string]Account{
-				account: {Roles: map[string]Role{role: {ARN: policy.ARN{Partition: "aws", Service: "iam", Account: account,
-					Resource: "role/" + role}}}},
-			}}},
+		)},
+		{"drift", input(t, base, drifted(t), hourOld("monitoring/prometheus", "team-a/prometheus")...)},
+		{"refused", input(t, base, map[string]Account{account: {Roles: map[string]Role{role: {
+			ARN: policy.ARN{Partition: "aws", Service: "iam", Account: account, Resource: "role/" + role},
+		}}}}, hourOld("monitoring/prometheus")...)},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			c.in.Issuer = issuer
 			p := Compute(c.in)
 			text, err := json.MarshalIndent(p, "", "  ")
 			testkit.Must(t, err)
@@ -85,9 +78,6 @@ trust: {permissionsBoundary: "arn:aws:iam::999999999999:policy/ampbridge/boundar
 
 func TestSubjects(t *testing.T) {
 	capped := strings.Replace(base, "destinations: [central]}", "destinations: [central], maxSubjectsPerNamespace: 2}", 1)
-	revoked := strings.Replace(base, `[monitoring, "team-*"]`, "[monitoring]", 1)
-	two := strings.NewReplacer("grants:", `- {name: backup, workspace: "arn:aws:aps:eu-west-1:111122223333:workspace/ws-0009"}
-grants:`, "destinations: [central]}", "destinations: [central, backup]}").Replace(base)
 	annotated := serviceAccount("monitoring/prometheus", time.Hour)
 	annotated.Injection = policy.InjectionAnnotated
 	unlabelled := serviceAccount("monitoring/prometheus", time.Hour)
@@ -111,9 +101,9 @@ grants:`, "destinations: [central]}", "destinations: [central, backup]}").Replac
 		{"opted out", nil, base, list(serviceAccount("monitoring/prometheus", time.Hour, "ampbridge.io/inject", "false")), nil},
 		{"asked", nil, base, list(serviceAccount("monitoring/prometheus", time.Hour, "ampbridge.io/inject", "true")),
 			[]string{"monitoring/prometheus"}},
-		{"narrowed to another destination", nil, two,
+		{"narrowed to another destination", nil, twoDestinations,
 			list(serviceAccount("monitoring/prometheus", time.Hour, "ampbridge.io/destinations", "backup")), nil},
-		{"narrowed to this one", nil, two, list(serviceAccount("monitoring/prometheus", time.Hour, "ampbridge.io/destinations", "central")),
+		{"narrowed to this one", nil, twoDestinations, list(serviceAccount("monitoring/prometheus", time.Hour, "ampbridge.io/destinations", "central")),
 			[]string{"monitoring/prometheus"}},
 		{"annotation misspelt", nil, base, list(serviceAccount("monitoring/prometheus", time.Hour, "ampbridge.io/destinations", "centrl")), nil},
 		{"paused: trust goes on", nil, "paused: true" + base, list(prometheus), []string{"monitoring/prometheus"}},
@@ -149,41 +139,29 @@ grants:`, "destinations: [central]}", "destinations: [central, backup]}").Replac
 			if c.before != nil {
 				before = synced(t, c.before...)
 			}
-			p := Compute(Input{Policy: policytest.Parse(t, c.policy), Issuer: issuer, ServiceAccounts: c.now, Accounts: before})
+			p := Compute(input(t, c.policy, before, c.now...))
 			if len(p.Refusals) > 0 {
 				t.Errorf("refused: %v", p.Refusals)
 			}
-			if diff := cmp.Diff(c.want, trusts(t, applyPlan(p, before))); diff != "" {
-				t.Errorf("trusted (-want +got):\n%s", diff)
-			}
+			testkit.Equal(t, "trusted", c.want, trusts(t, applyPlan(p, before)))
 		})
 	}
 }
 
 func TestClosedRoleLetsNobodyIn(t *testing.T) {
-	before := synced(t, serviceAccount("team-a/prometheus", time.Hour))
-	revoked := policytest.Parse(t, strings.Replace(base, `[monitoring, "team-*"]`, "[monitoring]", 1))
-	p := Compute(Input{Policy: revoked, Issuer: issuer, Accounts: before})
-	if diff := cmp.Diff([]string{"UpdateAssumeRolePolicy"}, calls(p)); diff != "" {
-		t.Fatal(diff)
-	}
+	before := synced(t, hourOld("team-a/prometheus")...)
+	p := Compute(input(t, revoked, before))
+	wantCalls(t, p, "UpdateAssumeRolePolicy")
 	for _, s := range p.Changes[0].Trust.Statement {
 		if s.Effect != "Deny" {
 			t.Errorf("a statement of a closed role allows: %+v", s)
 		}
 	}
 	after := applyPlan(p, before)
-	if again := Compute(Input{Policy: revoked, Issuer: issuer, Accounts: after}); len(again.Changes) > 0 {
+	if again := Compute(input(t, revoked, after)); len(again.Changes) > 0 {
 		t.Errorf("a closed role is not left alone: %v", calls(again))
 	}
-	reopened := Compute(
-		Input{
-			Policy:          policytest.Parse(t, base),
-			Issuer:          issuer,
-			Accounts:        after,
-			ServiceAccounts: hourOld("team-a/prometheus"),
-		},
-	)
+	reopened := Compute(input(t, base, after, hourOld("team-a/prometheus")...))
 	if got := trusts(t, applyPlan(reopened, after)); !slices.Equal(got, []string{"team-a/prometheus"}) {
 		t.Errorf("reopened: trusted %v", got)
 	}
@@ -231,11 +209,9 @@ func TestDriftIsCorrectedAndNothingElse(t *testing.T) {
 				a.Roles[role] = r
 			}
 			accounts[account] = a
-			in := Input{Policy: policytest.Parse(t, base), Issuer: issuer, ServiceAccounts: []ServiceAccount{sa}, Accounts: accounts}
+			in := input(t, base, accounts, sa)
 			p := Compute(in)
-			if diff := cmp.Diff(c.want, calls(p)); diff != "" {
-				t.Errorf("calls (-want +got):\n%s", diff)
-			}
+			wantCalls(t, p, c.want...)
 			in.Accounts = applyPlan(p, accounts)
 			if again := Compute(in); !again.InSync() {
 				t.Errorf("not in sync after the plan: %v %v", calls(again), again.Refusals)
@@ -274,14 +250,7 @@ func TestRefusals(t *testing.T) {
 		{"an account that could not be read", map[string]Account{account: {Problem: "GetRole: AccessDenied: no"}}, "GetRole: AccessDenied: no"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			p := Compute(
-				Input{
-					Policy:          policytest.Parse(t, base),
-					Issuer:          issuer,
-					Accounts:        c.accounts,
-					ServiceAccounts: hourOld("monitoring/prometheus"),
-				},
-			)
+			p := Compute(input(t, base, c.accounts, hourOld("monitoring/prometheus")...))
 			if len(p.Changes) > 0 {
 				t.Errorf("changes in an account that must not be touched: %v", calls(p))
 			}
@@ -294,7 +263,7 @@ func TestRefusals(t *testing.T) {
 
 // Whoever wrote them there: the grants decide, and who opted out stays out.
 func TestSubjectsThatWereAddedByHand(t *testing.T) {
-	accounts := synced(t, serviceAccount("monitoring/prometheus", time.Hour))
+	accounts := synced(t, hourOld("monitoring/prometheus")...)
 	r := accounts[account].Roles[role]
 	var added []string
 	for _, s := range []string{"team-a:prometheus", "team-out:prometheus", "other:prometheus", "monitoring:default", "team-*:prometheus",
@@ -311,17 +280,12 @@ func TestSubjectsThatWereAddedByHand(t *testing.T) {
 	if len(trusts(t, accounts)) < 4 {
 		t.Fatalf("nothing was added: %s", r.Trust)
 	}
-	p := Compute(Input{Policy: policytest.Parse(t, base), Issuer: issuer, Accounts: accounts, ServiceAccounts: []ServiceAccount{
-		serviceAccount(
-			"monitoring/prometheus",
-			time.Hour,
-		),
+	p := Compute(input(t, base, accounts,
+		serviceAccount("monitoring/prometheus", time.Hour),
 		serviceAccount("team-out/prometheus", time.Hour, "ampbridge.io/inject", "false"),
-	}})
+	))
 	after := applyPlan(p, accounts)
-	if diff := cmp.Diff([]string{"monitoring/prometheus", "team-a/prometheus"}, trusts(t, after)); diff != "" {
-		t.Error(diff)
-	}
+	testkit.Equal(t, "trusted", []string{"monitoring/prometheus", "team-a/prometheus"}, trusts(t, after))
 	if text := after[account].Roles[role].Trust; strings.ContainsAny(text, "*$") {
 		t.Errorf("what no service account is named is left: %s", text)
 	}
@@ -331,9 +295,8 @@ func TestSubjectsThatWereAddedByHand(t *testing.T) {
 // done, and before it.
 func TestTrustShrinksFirst(t *testing.T) {
 	before := func() map[string]Account {
-		return synced(t, serviceAccount("monitoring/prometheus", time.Hour), serviceAccount("team-a/prometheus", time.Hour))
+		return synced(t, hourOld("monitoring/prometheus", "team-a/prometheus")...)
 	}
-	revoked := policytest.Parse(t, strings.Replace(base, `[monitoring, "team-*"]`, "[monitoring]", 1))
 	now := hourOld("monitoring/prometheus", "monitoring/a-prometheus")
 
 	t.Run("before the boundary, and growing after it", func(t *testing.T) {
@@ -341,68 +304,49 @@ func TestTrustShrinksFirst(t *testing.T) {
 		r := accounts[account].Roles[role]
 		r.Boundary = ""
 		accounts[account].Roles[role] = r
-		p := Compute(Input{Policy: revoked, Issuer: issuer, Accounts: accounts, ServiceAccounts: now})
-		if diff := cmp.Diff(
-			[]string{"UpdateAssumeRolePolicy", "PutRolePermissionsBoundary", "UpdateAssumeRolePolicy"},
-			calls(p),
-		); diff != "" {
-			t.Fatal(diff)
-		}
+		p := Compute(input(t, revoked, accounts, now...))
+		wantCalls(t, p, "UpdateAssumeRolePolicy", "PutRolePermissionsBoundary", "UpdateAssumeRolePolicy")
 		first := applyPlan(Plan{Changes: p.Changes[:1]}, accounts)
-		if diff := cmp.Diff([]string{"monitoring/prometheus"}, trusts(t, first)); diff != "" {
-			t.Errorf("after the first change: %s", diff)
-		}
-		if diff := cmp.Diff([]string{"monitoring/a-prometheus", "monitoring/prometheus"}, trusts(t, applyPlan(p, accounts))); diff != "" {
-			t.Errorf("after all: %s", diff)
-		}
+		testkit.Equal(t, "after the first change", []string{"monitoring/prometheus"}, trusts(t, first))
+		testkit.Equal(t, "after all", []string{"monitoring/a-prometheus", "monitoring/prometheus"}, trusts(t, applyPlan(p, accounts)))
 	})
 	t.Run("though the provider is refused", func(t *testing.T) {
 		accounts := before()
 		accounts[account].Provider.Tags[TagOwner] = "0123"
-		p := Compute(Input{Policy: revoked, Issuer: issuer, Accounts: accounts, ServiceAccounts: now})
+		p := Compute(input(t, revoked, accounts, now...))
 		if len(p.Refusals) != 1 {
 			t.Errorf("refusals %v", p.Refusals)
 		}
-		if diff := cmp.Diff([]string{"monitoring/prometheus"}, trusts(t, applyPlan(p, accounts))); diff != "" {
-			t.Error(diff)
-		}
+		testkit.Equal(t, "trusted", []string{"monitoring/prometheus"}, trusts(t, applyPlan(p, accounts)))
 	})
 }
 
 func TestRolesThatNoDestinationUses(t *testing.T) {
-	two := strings.NewReplacer("grants:", `- {name: backup, workspace: "arn:aws:aps:eu-west-1:111122223333:workspace/ws-0009"}
-grants:`, "destinations: [central]}", "destinations: [central, backup]}").Replace(base)
-	in := Input{
-		Policy:          policytest.Parse(t, two),
-		Issuer:          issuer,
-		ServiceAccounts: hourOld("monitoring/prometheus"),
-	}
+	in := input(t, twoDestinations, nil, hourOld("monitoring/prometheus")...)
 	in.Accounts = applyPlan(Compute(in), nil)
 	left := in.Accounts[account].Roles["ampbridge.dev-aks.backup"]
 	foreign := left
 	foreign.Tags = map[string]string{TagOwner: "0123"}
 	alone := in.Accounts[account]
 	alone.Roles = map[string]Role{role: alone.Roles[role]}
-	own := func(field string) *policy.Policy {
-		return policytest.Parse(t, strings.Replace(base, "- {name: central,", "- {name: central, "+field+`: "`+left.ARN.String()+`",`, 1))
+	own := func(text, destination, field string) string {
+		return strings.Replace(text, "- {name: "+destination+",", "- {name: "+destination+", "+field+`: "`+left.ARN.String()+`",`, 1)
 	}
 	for _, c := range []struct {
 		name   string
-		policy *policy.Policy
+		policy string
 		other  Role
 		closed bool
 	}{
-		{"its destination is gone", policytest.Parse(t, base), left, true},
-		{"another cluster's", policytest.Parse(t, base), foreign, false},
-		{"an admin keeps it as a second role", own("assumeRole"), left, false},
-		{"an admin keeps it himself",
-			policytest.Parse(t, strings.Replace(two, "- {name: backup,", `- {name: backup, role: "`+left.ARN.String()+`",`, 1)),
-			left, false},
+		{"its destination is gone", base, left, true},
+		{"another cluster's", base, foreign, false},
+		{"an admin keeps it as a second role", own(base, "central", "assumeRole"), left, false},
+		{"an admin keeps it himself", own(twoDestinations, "backup", "role"), left, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			found := alone
 			found.Orphans = []Role{c.other}
-			in := Input{Policy: c.policy, Issuer: issuer, ServiceAccounts: in.ServiceAccounts, Accounts: map[string]Account{account: found}}
+			in := input(t, c.policy, map[string]Account{account: found}, hourOld("monitoring/prometheus")...)
 			var change *Change
 			for _, made := range Compute(in).Changes {
 				if made.Resource == left.ARN {
@@ -430,17 +374,10 @@ grants:`, "destinations: [central]}", "destinations: [central, backup]}").Replac
 }
 
 func TestForeignProviderWithTheAudienceIsUsed(t *testing.T) {
-	in := Input{
-		Policy:          policytest.Parse(t, base),
-		Issuer:          issuer,
-		ServiceAccounts: hourOld("monitoring/prometheus"),
-		Accounts: map[string]Account{
-			account: {Provider: &Provider{Audiences: []string{"other", "sts.amazonaws.com"}, Tags: map[string]string{"terraform": "yes"}}},
-		},
+	found := map[string]Account{
+		account: {Provider: &Provider{Audiences: []string{"other", "sts.amazonaws.com"}, Tags: map[string]string{"terraform": "yes"}}},
 	}
-	if diff := cmp.Diff([]string{"CreateRole", "PutRolePolicy"}, calls(Compute(in))); diff != "" {
-		t.Error(diff)
-	}
+	wantCalls(t, Compute(input(t, base, found, hourOld("monitoring/prometheus")...)), "CreateRole", "PutRolePolicy")
 }
 
 func TestTrustQuota(t *testing.T) {
@@ -448,7 +385,7 @@ func TestTrustQuota(t *testing.T) {
 	for i := range 60 {
 		all = append(all, serviceAccount(fmt.Sprintf("team-%02d/prometheus", i), time.Duration(i)*time.Hour))
 	}
-	in := input(t, base, all...)
+	in := input(t, base, nil, all...)
 	p := Compute(in)
 	if len(p.Refusals) != 1 || !strings.Contains(p.Refusals[0].Message, "--trust-quota") {
 		t.Fatalf("refusals %v, want one that names the ways out", p.Refusals)
@@ -481,13 +418,7 @@ func TestTrustQuota(t *testing.T) {
 
 func TestManagedByOthers(t *testing.T) {
 	none := strings.Replace(base, "trust: {", "trust: {manage: none, ", 1)
-	p := Compute(
-		Input{
-			Policy:          policytest.Parse(t, none),
-			Issuer:          issuer,
-			ServiceAccounts: hourOld("monitoring/prometheus"),
-		},
-	)
+	p := Compute(input(t, none, nil, hourOld("monitoring/prometheus")...))
 	if !p.InSync() || len(p.Notes) != 1 || Targets(policytest.Parse(t, none), issuer) != nil {
 		t.Errorf("trust.manage: none: %+v, targets %v", p, Targets(policytest.Parse(t, none), issuer))
 	}
@@ -508,13 +439,7 @@ func TestMaximumSessionAndBoundary(t *testing.T) {
 			c.boundary,
 			1,
 		) + "session: {duration: " + c.duration + "}\n"
-		p := Compute(
-			Input{
-				Policy:          policytest.Parse(t, text),
-				Issuer:          issuer,
-				ServiceAccounts: hourOld("monitoring/prometheus"),
-			},
-		)
+		p := Compute(input(t, text, nil, hourOld("monitoring/prometheus")...))
 		if got := p.Changes[1]; got.MaxSessionSeconds != c.want || got.Boundary.String() != c.wantBoundary {
 			t.Errorf("%s, %s: got %d seconds and %s", c.duration, c.boundary, got.MaxSessionSeconds, got.Boundary)
 		}
@@ -538,16 +463,15 @@ func TestTrustIsNeitherWiderThanThePolicyNorLost(t *testing.T) {
 	globs := []string{"monitoring", "team-*", "team-b", "*"}
 	for i := range 2000 {
 		text := strings.Replace(base, `[monitoring, "team-*"]`, fmt.Sprintf("[%q]", globs[random.Intn(4)]), 1)
-		p := policytest.Parse(t, text)
 		before := synced(t, pick()...)
 		now := pick()
-		in := Input{Policy: p, Issuer: issuer, ServiceAccounts: now, Accounts: before}
+		in := input(t, text, before, now...)
 		first := Compute(in)
 		after := applyPlan(first, before)
 		got := trusts(t, after)
 		granted := func(name string) bool {
 			namespace, sa, _ := strings.Cut(name, "/")
-			_, ok := p.Entitled(policy.Subject{Namespace: namespace, ServiceAccount: sa})
+			_, ok := in.Policy.Entitled(policy.Subject{Namespace: namespace, ServiceAccount: sa})
 			return ok
 		}
 		for _, name := range got {

@@ -9,13 +9,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
-
 	"github.com/ampbridge/ampbridge/policy"
-	"github.com/ampbridge/ampbridge/test/policytest"
+	"github.com/ampbridge/ampbridge/test/testkit"
 )
-
-var noon = time.Date(2026, 6, 1, 12, 0, 0, 0, time.UTC)
 
 func subject(name string) policy.Subject {
 	namespace, sa, _ := strings.Cut(name, "/")
@@ -23,10 +19,7 @@ func subject(name string) policy.Subject {
 }
 
 func TestPrune(t *testing.T) {
-	var all []ServiceAccount
-	for _, name := range []string{"monitoring/prometheus", "team-a/prometheus", "team-b/prometheus", "team-c/prometheus"} {
-		all = append(all, serviceAccount(name, time.Hour))
-	}
+	all := hourOld("monitoring/prometheus", "team-a/prometheus", "team-b/prometheus", "team-c/prometheus")
 	const gone = "team-c/prometheus"
 	missing := func(n int) []ServiceAccount { return slices.Clone(all[:len(all)-n]) }
 
@@ -64,11 +57,9 @@ func TestPrune(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			accounts := synced(t, all...)
-			in := Input{Policy: policytest.Parse(t, base), Issuer: issuer, ServiceAccounts: missing(1), Accounts: accounts, Now: noon}
+			in := input(t, base, accounts, missing(1)...)
 			first := TrackAbsence(AbsenceState{}, in)
-			if diff := cmp.Diff(map[policy.Subject]time.Time{subject(gone): noon}, first.Missed); diff != "" {
-				t.Fatalf("first snapshot: %s", diff)
-			}
+			testkit.Equal(t, "missed in the first snapshot", map[policy.Subject]time.Time{subject(gone): noon}, first.Missed)
 			// The others were missed with it.
 			for _, sa := range all[len(c.now):] {
 				if s := (policy.Subject{Namespace: sa.Namespace, ServiceAccount: sa.Name}); len(c.now) < len(all) {
@@ -99,16 +90,9 @@ func TestPrune(t *testing.T) {
 
 // The guard is for an account as well: many small roles are many subjects.
 func TestPruneGuardsTheAccount(t *testing.T) {
-	two := policytest.Parse(t, strings.NewReplacer(
-		"grants:", `- {name: backup, workspace: "arn:aws:aps:eu-west-1:111122223333:workspace/ws-0009"}
-grants:`, "destinations: [central]}", "destinations: [central]}\n- {namespaces: [other], serviceAccounts: [x], destinations: "+
-			"[backup]}").Replace(base))
-	in := Input{
-		Policy:          two,
-		Issuer:          issuer,
-		ServiceAccounts: hourOld("team-a/prometheus", "other/x"),
-		Now:             noon,
-	}
+	two := strings.Replace(twoDestinations, "destinations: [central, backup]}", `destinations: [central]}
+- {namespaces: [other], serviceAccounts: [x], destinations: [backup]}`, 1)
+	in := input(t, two, nil, hourOld("team-a/prometheus", "other/x")...)
 	in.Accounts = applyPlan(Compute(in), nil)
 	in.ServiceAccounts = hourOld("other/default")
 	memory := TrackAbsence(AbsenceState{}, in)
@@ -156,12 +140,8 @@ func TestPruneGuardsNamespaces(t *testing.T) {
 	} {
 		for scope, text := range map[string]string{"one role": base, "a role each": each} {
 			t.Run(c.name+", "+scope, func(t *testing.T) {
-				p := policytest.Parse(t, text)
-				p.Grants[0].MaxSubjectsPerNamespace = 10
-				in := Input{Policy: p, Issuer: issuer, Now: noon, ServiceAccounts: hourOld("monitoring/other")}
-				for _, name := range c.trusted {
-					in.ServiceAccounts = append(in.ServiceAccounts, serviceAccount(name, time.Hour))
-				}
+				in := input(t, text, nil, append(hourOld("monitoring/other"), hourOld(c.trusted...)...)...)
+				in.Policy.Grants[0].MaxSubjectsPerNamespace = 10
 				in.Accounts = applyPlan(Compute(in), nil)
 				in.ServiceAccounts = slices.DeleteFunc(in.ServiceAccounts, func(sa ServiceAccount) bool {
 					return slices.Contains(c.gone, sa.Namespace+"/"+sa.Name)
@@ -205,7 +185,7 @@ func TestPruneGuardsNamespaces(t *testing.T) {
 func TestMemory(t *testing.T) {
 	here, gone := serviceAccount("monitoring/prometheus", time.Hour), serviceAccount("team-a/prometheus", time.Hour)
 	accounts := synced(t, here, gone)
-	in := Input{Policy: policytest.Parse(t, base), Issuer: issuer, ServiceAccounts: []ServiceAccount{here}, Accounts: accounts, Now: noon}
+	in := input(t, base, accounts, here)
 	first := TrackAbsence(AbsenceState{}, in)
 	in.Now = noon.Add(time.Minute)
 
@@ -220,7 +200,7 @@ func TestMemory(t *testing.T) {
 			in.ServiceAccounts = append(in.ServiceAccounts, serviceAccount("team-a/prometheus", 0, "ampbridge.io/inject", "false"))
 		}, time.Time{}},
 		{"not granted any more: the grant decides",
-			func(in *Input) { in.Policy = policytest.Parse(t, strings.Replace(base, `, "team-*"`, "", 1)) },
+			func(in *Input) { in.Policy = input(t, revoked, nil).Policy },
 			time.Time{}},
 		{"an account that cannot be read", func(in *Input) { in.Accounts = map[string]Account{account: {Problem: "denied"}} }, noon},
 		{"the role is somebody else's", func(in *Input) {
@@ -250,7 +230,7 @@ func TestPruneProperty(t *testing.T) {
 	const steps, grace = 60, 5
 	for seed := range int64(60) {
 		random := rand.New(rand.NewSource(seed))
-		p := policytest.Parse(t, base)
+		p := input(t, base, nil).Policy
 		p.Trust.PruneAfter = policy.Duration(grace * time.Minute)
 		var accounts map[string]Account
 		var memory AbsenceState

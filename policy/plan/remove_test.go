@@ -4,9 +4,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
-
-	"github.com/google/go-cmp/cmp"
 
 	"github.com/ampbridge/ampbridge/policy"
 	"github.com/ampbridge/ampbridge/test/policytest"
@@ -39,14 +36,12 @@ func TestRemove(t *testing.T) {
 		{"an account that cannot be read", func(a *Account) { a.Problem = "denied" }, nil, "denied"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			accounts := synced(t, serviceAccount("monitoring/prometheus", time.Hour))
+			accounts := synced(t, hourOld("monitoring/prometheus")...)
 			a := accounts[account]
 			a.Orphans, a.Roles = []Role{a.Roles[role]}, nil
 			c.edit(&a)
 			p := Remove(policytest.Parse(t, base), issuer, map[string]Account{account: a})
-			if diff := cmp.Diff(c.want, calls(p)); diff != "" {
-				t.Errorf("calls (-want +got):\n%s", diff)
-			}
+			wantCalls(t, p, c.want...)
 			if !strings.Contains(p.String(), c.says) {
 				t.Errorf("the plan does not say %q:\n%s", c.says, p)
 			}

@@ -9,10 +9,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
-
 	"github.com/ampbridge/ampbridge/policy"
-	"github.com/ampbridge/ampbridge/test/policytest"
+	"github.com/ampbridge/ampbridge/test/testkit"
 )
 
 // each gives every service account a role of its own.
@@ -53,8 +51,7 @@ func elsewhere(p *policy.Policy, a Account) Account {
 }
 
 func TestARoleForEachServiceAccount(t *testing.T) {
-	p := policytest.Parse(t, each)
-	in := Input{Policy: p, Issuer: issuer, ServiceAccounts: hourOld("monitoring/prometheus", "team-a/prometheus", "team-a/default")}
+	in := input(t, each, nil, hourOld("monitoring/prometheus", "team-a/prometheus", "team-a/default")...)
 	targets := in.Targets()
 	if want := []string{
 		"ampbridge.dev-aks.central.monitoring.prometheus",
@@ -64,24 +61,17 @@ func TestARoleForEachServiceAccount(t *testing.T) {
 		t.Errorf("targets %+v", targets)
 	}
 	first := Compute(in)
-	if diff := cmp.Diff(
-		[]string{"CreateOpenIDConnectProvider", "CreateRole", "PutRolePolicy", "CreateRole", "PutRolePolicy"},
-		calls(first),
-	); diff != "" {
-		t.Fatal(diff)
-	}
+	wantCalls(t, first, "CreateOpenIDConnectProvider", "CreateRole", "PutRolePolicy", "CreateRole", "PutRolePolicy")
 	role := first.Changes[1]
 	if role.Tags[TagNamespace] != "monitoring" || role.Tags[TagServiceAccount] != "prometheus" || role.Tags[TagDestination] != "central" ||
 		role.Boundary.IsZero() {
 		t.Errorf("role %+v", role)
 	}
 	in.Accounts = applyPlan(first, nil)
-	if diff := cmp.Diff(map[string]string{
+	testkit.Equal(t, "trusted by role", map[string]string{
 		"ampbridge.dev-aks.central.monitoring.prometheus": "monitoring/prometheus",
 		"ampbridge.dev-aks.central.team-a.prometheus":     "team-a/prometheus",
-	}, whoTrusts(t, in.Accounts[account])); diff != "" {
-		t.Error(diff)
-	}
+	}, whoTrusts(t, in.Accounts[account]))
 	if again := Compute(in); !again.InSync() {
 		t.Errorf("the plan after the plan:\n%s", again)
 	}
@@ -98,25 +88,18 @@ func TestARoleForEachServiceAccount(t *testing.T) {
 	in.Accounts[account].Roles[r.ARN.RoleName()] = r
 	second := Compute(in)
 	in.Accounts = applyPlan(second, in.Accounts)
-	if diff := cmp.Diff(map[string]string{
+	testkit.Equal(t, "trusted by role after\n"+second.String(), map[string]string{
 		"ampbridge.dev-aks.central.monitoring.prometheus": "monitoring/prometheus", "ampbridge.dev-aks.central.team-a.prometheus": "",
-	}, whoTrusts(t, in.Accounts[account])); diff != "" {
-		t.Errorf("%s\n%s", diff, second)
-	}
+	}, whoTrusts(t, in.Accounts[account]))
 	if again := Compute(in); !again.InSync() {
 		t.Errorf("the plan after the second plan:\n%s", again)
 	}
 
 	// A role of somebody else's is in the way of one, and of nobody else.
-	in = Input{
-		Policy:          p,
-		Issuer:          issuer,
-		ServiceAccounts: hourOld("monitoring/prometheus", "team-a/prometheus"),
-	}
 	foreign := r
 	foreign.Tags = nil
-	in.Accounts = map[string]Account{account: {Roles: map[string]Role{r.ARN.RoleName(): foreign}}}
-	third := Compute(in)
+	third := Compute(input(t, each, map[string]Account{account: {Roles: map[string]Role{r.ARN.RoleName(): foreign}}},
+		hourOld("monitoring/prometheus", "team-a/prometheus")...))
 	if len(third.Refusals) != 1 || !strings.Contains(third.Refusals[0].Message, "was not created by sync") || len(third.Changes) != 3 {
 		t.Errorf("a foreign role:\n%s", third)
 	}
@@ -131,8 +114,8 @@ func TestARoleForEachServiceAccount(t *testing.T) {
 // the grant moves nowhere.
 func TestTheScopeChanges(t *testing.T) {
 	for _, c := range []struct{ from, to string }{{base, each}, {each, base}} {
-		from, to := policytest.Parse(t, c.from), policytest.Parse(t, strings.Replace(c.to, `"team-*"`, `"team-a"`, 1))
-		in := Input{Policy: from, Issuer: issuer, Now: noon, ServiceAccounts: oneEach()}
+		to := input(t, strings.Replace(c.to, `"team-*"`, `"team-a"`, 1), nil).Policy
+		in := input(t, c.from, nil, oneEach()...)
 		in.Accounts = applyPlan(Compute(in), nil)
 		trusted := func(name string) (n int) {
 			for _, subjects := range whoTrusts(t, in.Accounts[account]) {
@@ -203,9 +186,9 @@ func TestTheScopeChangesToADocumentThatIsTooShort(t *testing.T) {
 	for i := range 60 {
 		all = append(all, serviceAccount(fmt.Sprintf("team-%02d/prometheus", i), time.Duration(i)*time.Hour))
 	}
-	in := input(t, each, all...)
+	in := input(t, each, nil, all...)
 	in.Accounts = applyPlan(Compute(in), nil)
-	in.Policy = policytest.Parse(t, base)
+	in.Policy = input(t, base, nil).Policy
 	in.Accounts[account] = elsewhere(in.Policy, in.Accounts[account])
 	p := Compute(in)
 	if len(p.Refusals) != 1 || !strings.Contains(p.Refusals[0].Message, "roleScope: serviceAccount") {
@@ -224,7 +207,7 @@ func TestTheScopeChangesToADocumentThatIsTooShort(t *testing.T) {
 }
 
 func TestPruneARoleOfItsOwn(t *testing.T) {
-	in := Input{Policy: policytest.Parse(t, each), Issuer: issuer, Now: noon, ServiceAccounts: oneEach()}
+	in := input(t, each, nil, oneEach()...)
 	in.Accounts = applyPlan(Compute(in), nil)
 	in.ServiceAccounts = in.ServiceAccounts[:2]
 	memory := TrackAbsence(AbsenceState{}, in)
@@ -250,12 +233,7 @@ func TestRoomForRoles(t *testing.T) {
 	for i := range 5 {
 		all = append(all, serviceAccount(fmt.Sprintf("team-%d/prometheus", i), time.Duration(i)*time.Hour))
 	}
-	in := Input{
-		Policy:          policytest.Parse(t, each),
-		Issuer:          issuer,
-		ServiceAccounts: all,
-		Accounts:        map[string]Account{account: {Headroom: &Headroom{Roles: 2, Providers: 1}}},
-	}
+	in := input(t, each, map[string]Account{account: {Headroom: &Headroom{Roles: 2, Providers: 1}}}, all...)
 	p := Compute(in)
 	made := whoTrusts(t, applyPlan(p, in.Accounts)[account])
 	if want := []string{
@@ -272,7 +250,7 @@ func TestRoomForRoles(t *testing.T) {
 		t.Errorf("refusals %v", p.Refusals)
 	}
 
-	in.Policy, in.Accounts = policytest.Parse(t, base), map[string]Account{account: {Headroom: &Headroom{Providers: 1}}}
+	in = input(t, base, map[string]Account{account: {Headroom: &Headroom{Providers: 1}}}, all...)
 	if p := Compute(in); len(p.Changes) > 0 || len(p.Refusals) != 1 {
 		t.Errorf("no room for the destination's role:\n%s", p)
 	}
@@ -288,13 +266,8 @@ func TestRoomForRoles(t *testing.T) {
 
 // A workspace that is not there makes no role, and takes nobody's trust.
 func TestMissingWorkspace(t *testing.T) {
-	p := policytest.Parse(t, base)
-	in := Input{
-		Policy:          p,
-		Issuer:          issuer,
-		Missing:         map[policy.ARN]bool{p.Destinations[0].Workspace.ARN: true},
-		ServiceAccounts: hourOld("monitoring/prometheus"),
-	}
+	in := input(t, base, nil, hourOld("monitoring/prometheus")...)
+	in.Missing = map[policy.ARN]bool{in.Policy.Destinations[0].Workspace.ARN: true}
 	first := Compute(in)
 	if len(first.Changes) > 0 || len(first.Refusals) != 1 ||
 		!strings.Contains(first.Refusals[0].Message, "destinations[0].workspace does not exist") ||
@@ -302,7 +275,7 @@ func TestMissingWorkspace(t *testing.T) {
 		first.SubjectStatuses[0].State != WorkspaceMissing {
 		t.Errorf("from nothing:\n%s%v", first, first.SubjectStatuses)
 	}
-	in.Accounts = synced(t, serviceAccount("monitoring/prometheus", time.Hour), serviceAccount("team-a/prometheus", time.Hour))
+	in.Accounts = synced(t, hourOld("monitoring/prometheus", "team-a/prometheus")...)
 	r := in.Accounts[account].Roles[role]
 	r.Permissions = strings.Replace(r.Permissions, "ws-0001", "ws-0000", 1)
 	in.Accounts[account].Roles[role] = r
@@ -312,9 +285,7 @@ func TestMissingWorkspace(t *testing.T) {
 		serviceAccount("team-a/prometheus", time.Hour, policy.AnnotationInject, "false"),
 	)
 	second := Compute(in)
-	if diff := cmp.Diff([]string{"UpdateAssumeRolePolicy"}, calls(second)); diff != "" {
-		t.Errorf("what the role may do must stay: %s", diff)
-	}
+	wantCalls(t, second, "UpdateAssumeRolePolicy") // what the role may do stays
 	if got := trusts(t, applyPlan(second, in.Accounts)); !slices.Equal(got, []string{"monitoring/prometheus"}) {
 		t.Errorf("trusted: %v", got)
 	}
@@ -329,22 +300,21 @@ func TestScopesComeToTheSame(t *testing.T) {
 		var accounts map[string]Account
 		want := map[string]bool{}
 		for step := range 4 {
-			p := policytest.Parse(t, []string{base, each}[random.Intn(2)])
-			in := Input{Policy: p, Issuer: issuer, TrustQuota: 1 << 20}
+			in := input(t, []string{base, each}[random.Intn(2)], accounts)
+			in.TrustQuota = 1 << 20
 			for _, ns := range namespaces {
 				for _, sa := range names {
 					if random.Intn(2) == 0 {
 						in.ServiceAccounts = append(in.ServiceAccounts, serviceAccount(ns+"/"+sa, time.Hour))
-						if _, granted := p.Entitled(policy.Subject{Namespace: ns, ServiceAccount: sa}); granted {
+						if _, granted := in.Policy.Entitled(policy.Subject{Namespace: ns, ServiceAccount: sa}); granted {
 							want[ns+"/"+sa] = true
 						}
 					}
 				}
 			}
 			if a, found := accounts[account]; found {
-				accounts[account] = elsewhere(p, a)
+				accounts[account] = elsewhere(in.Policy, a)
 			}
-			in.Accounts = accounts
 			accounts = applyPlan(Compute(in), accounts)
 			got := map[string]bool{}
 			for _, subjects := range whoTrusts(t, accounts[account]) {
@@ -355,10 +325,10 @@ func TestScopesComeToTheSame(t *testing.T) {
 					got[name] = true
 				}
 			}
-			if diff := cmp.Diff(want, got); diff != "" {
-				t.Fatalf("run %d, step %d (-want +got):\n%s", i, step, diff)
+			if !maps.Equal(want, got) {
+				t.Fatalf("run %d, step %d: trusted %v, want %v", i, step, got, want)
 			}
-			accounts[account] = elsewhere(p, accounts[account])
+			accounts[account] = elsewhere(in.Policy, accounts[account])
 			in.Accounts = accounts
 			if again := Compute(in); !again.InSync() {
 				t.Fatalf("run %d, step %d: the plan after the plan:\n%s", i, step, again)

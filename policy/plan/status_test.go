@@ -6,10 +6,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
-
 	"github.com/ampbridge/ampbridge/policy"
-	"github.com/ampbridge/ampbridge/test/policytest"
+	"github.com/ampbridge/ampbridge/test/testkit"
 )
 
 func TestSubjectStatuses(t *testing.T) {
@@ -22,34 +20,32 @@ func TestSubjectStatuses(t *testing.T) {
 	}
 	provider := synced(t, old)
 	provider[account].Provider.Tags[TagOwner] = "0123"
+	cramped := input(t, base, nil, old, late)
+	cramped.TrustQuota = 500
 
 	for _, c := range []struct {
 		name string
 		in   Input
 		want []string // state, * where the plan brings it about, and subject
 	}{
-		{"new", Input{Policy: policytest.Parse(t, base), ServiceAccounts: []ServiceAccount{old}}, []string{"Trusted* team-a/prometheus"}},
+		{"new", input(t, base, nil, old), []string{"Trusted* team-a/prometheus"}},
 		{"as before, and a new one",
-			Input{Policy: policytest.Parse(t, base), Accounts: synced(t, old), ServiceAccounts: []ServiceAccount{old, late}},
+			input(t, base, synced(t, old), old, late),
 			[]string{"Trusted team-a/prometheus", "Trusted* team-a/b-prometheus"}},
-		{"no place", Input{Policy: policytest.Parse(t, capped), ServiceAccounts: []ServiceAccount{old, late}}, []string{"CapReached " +
-			"team-a/b-prometheus", "Trusted* team-a/prometheus"}},
-		{"no room", Input{Policy: policytest.Parse(t, base), TrustQuota: 500, ServiceAccounts: []ServiceAccount{old, late}},
+		{"no place", input(t, capped, nil, old, late), []string{"CapReached team-a/b-prometheus", "Trusted* team-a/prometheus"}},
+		{"no room", cramped,
 			[]string{"QuotaExceeded team-a/b-prometheus", "QuotaExceeded team-a/prometheus"}},
-		{"asked for without a grant", Input{Policy: policytest.Parse(t, base), ServiceAccounts: []ServiceAccount{
+		{"asked for without a grant", input(t, base, nil,
 			serviceAccount("default/asks", 0, "ampbridge.io/inject", "true"), serviceAccount("default/default", 0),
-		}}, []string{"NotGranted default/asks"}},
-		{"a role of others", Input{Policy: policytest.Parse(t, base), Accounts: foreign,
-			ServiceAccounts: []ServiceAccount{old, serviceAccount("default/default", 0)}}, []string{"Refused team-a/prometheus"}},
+		), []string{"NotGranted default/asks"}},
+		{"a role of others", input(t, base, foreign, old, serviceAccount("default/default", 0)), []string{"Refused team-a/prometheus"}},
 		{"a provider of others: who is trusted stays so",
-			Input{Policy: policytest.Parse(t, base), Accounts: provider, ServiceAccounts: []ServiceAccount{old, late}},
+			input(t, base, provider, old, late),
 			[]string{"Refused team-a/b-prometheus", "Trusted team-a/prometheus"}},
 		{"an account that cannot be read says nothing of anybody",
-			Input{Policy: policytest.Parse(t, base), Accounts: map[string]Account{account: {Problem: "denied"}},
-				ServiceAccounts: []ServiceAccount{old}}, nil},
+			input(t, base, map[string]Account{account: {Problem: "denied"}}, old), nil},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			c.in.Issuer = issuer
 			var got []string
 			for _, s := range Compute(c.in).SubjectStatuses {
 				changes := ""
@@ -62,9 +58,7 @@ func TestSubjectStatuses(t *testing.T) {
 				got = append(got, string(s.State)+changes+" "+s.Subject.Namespace+"/"+s.Subject.ServiceAccount)
 			}
 			slices.Sort(got)
-			if diff := cmp.Diff(c.want, got); diff != "" {
-				t.Errorf("subject statuses (-want +got):\n%s", diff)
-			}
+			testkit.Equal(t, "subject statuses", c.want, got)
 		})
 	}
 }

@@ -20,6 +20,8 @@ const (
 	role    = "ampbridge.dev-aks.central"
 )
 
+var noon = time.Date(2026, 6, 1, 12, 0, 0, 0, time.UTC)
+
 // base is a policy with one destination; tests change its text.
 const base = `
 apiVersion: ampbridge.io/v1alpha1
@@ -32,10 +34,19 @@ grants:
 trust: {permissionsBoundary: "arn:aws:iam::999999999999:policy/ampbridge/boundary"}
 `
 
-// input is what is planned for a policy and service accounts, where nothing exists yet.
-func input(t *testing.T, text string, accounts ...ServiceAccount) Input {
+// revoked is base without the grants of the teams.
+var revoked = strings.Replace(base, `[monitoring, "team-*"]`, "[monitoring]", 1)
+
+// twoDestinations is base with a second destination, backup, that the same subjects may use.
+var twoDestinations = strings.NewReplacer(
+	"grants:", `- {name: backup, workspace: "arn:aws:aps:eu-west-1:111122223333:workspace/ws-0009"}
+grants:`, "destinations: [central]}", "destinations: [central, backup]}").Replace(base)
+
+// input returns what a plan is computed from: a policy, the AWS accounts as found (nil if nothing exists yet), and
+// the cluster's service accounts. It is noon.
+func input(t *testing.T, text string, found map[string]Account, accounts ...ServiceAccount) Input {
 	t.Helper()
-	return Input{Policy: policytest.Parse(t, text), Issuer: issuer, ServiceAccounts: accounts}
+	return Input{Policy: policytest.Parse(t, text), Issuer: issuer, Now: noon, Accounts: found, ServiceAccounts: accounts}
 }
 
 // hourOld are service accounts that were made an hour ago.
@@ -125,7 +136,7 @@ func merged(a, b map[string]string) map[string]string {
 // synced is what a first plan for the policy base leaves behind.
 func synced(t *testing.T, accounts ...ServiceAccount) map[string]Account {
 	t.Helper()
-	p := Compute(input(t, base, accounts...))
+	p := Compute(input(t, base, nil, accounts...))
 	if len(p.Refusals) > 0 {
 		t.Fatalf("refused: %v", p.Refusals)
 	}
@@ -160,4 +171,12 @@ func calls(p Plan) []string {
 		list = append(list, string(c.Call))
 	}
 	return list
+}
+
+// wantCalls ends the test if the plan makes other calls.
+func wantCalls(t *testing.T, p Plan, want ...string) {
+	t.Helper()
+	if got := calls(p); !slices.Equal(got, want) {
+		t.Fatalf("calls %q, want %q, in the plan:\n%s", got, want, p)
+	}
 }

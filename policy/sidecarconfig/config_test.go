@@ -4,8 +4,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
-
 	"github.com/ampbridge/ampbridge/policy"
 	"github.com/ampbridge/ampbridge/test/policytest"
 	"github.com/ampbridge/ampbridge/test/testkit"
@@ -131,9 +129,7 @@ func TestEncodeAndDecode(t *testing.T) {
 	a.MountPoints = []MountPoint{{Name: "rules"}, {Name: "web.yml", File: true}}
 	got, err := Decode(a.Encode())
 	testkit.Must(t, err)
-	if diff := cmp.Diff(a, got); diff != "" {
-		t.Errorf("round trip (-want +got):\n%s", diff)
-	}
+	testkit.Equal(t, "round trip", a, got)
 	// A later webhook may say more.
 	if _, err := Decode(strings.Replace(a.Encode(), `{"version":1`, `{"version":1,"later":true`, 1)); err != nil {
 		t.Errorf("with a field of a later version: %v", err)

@@ -3,10 +3,10 @@ package sidecarconfig
 import (
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"github.com/ampbridge/ampbridge/policy"
+	"github.com/ampbridge/ampbridge/test/testkit"
 )
 
 // FuzzDecode: what is read is complete, and reads the same again once it is
@@ -35,9 +35,7 @@ func FuzzDecode(f *testing.F) {
 		if err != nil {
 			t.Fatalf("%v in %s", err, a.Encode())
 		}
-		if diff := cmp.Diff(a, again, cmpopts.EquateEmpty()); diff != "" {
-			t.Errorf("written and read again (-first +second):\n%s", diff)
-		}
+		testkit.Equal(t, "written and read again", a, again, cmpopts.EquateEmpty())
 		for _, d := range a.Destinations {
 			got := d.For(pod)
 			if added := len(got.WriteRelabelConfigs) - len(d.Block.WriteRelabelConfigs); d.Replica != (added == 2) {

@@ -5,10 +5,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
-
 	"github.com/ampbridge/ampbridge/policy"
 	"github.com/ampbridge/ampbridge/test/policytest"
+	"github.com/ampbridge/ampbridge/test/testkit"
 	"github.com/ampbridge/ampbridge/webhook/breaker"
 )
 
@@ -96,9 +95,7 @@ func TestState(t *testing.T) {
 	if _, open := garbage.Open(w, "one"); open || len(garbage.Entries()) != 0 {
 		t.Error("open by an entry that cannot be read")
 	}
-	if diff := cmp.Diff([]breaker.Entry{entry}, state.Entries()); diff != "" {
-		t.Error(diff)
-	}
+	testkit.Equal(t, "entries", []breaker.Entry{entry}, state.Entries())
 	long := w
 	long.Name = strings.Repeat("n", 253)
 	longer := state.With(breaker.Entry{Workload: long, Revision: "one"})

@@ -83,9 +83,7 @@ func TestSecretKeepsTheState(t *testing.T) {
 				t.Fatal(err, problems)
 			}
 			same := cmp.Comparer(func(p, q *Pair) bool { return p == nil && q == nil || p.Equal(q) })
-			if diff := cmp.Diff(s, got, same); diff != "" {
-				t.Errorf("-want +got:\n%s", diff)
-			}
+			testkit.Equal(t, "the state", s, got, same)
 			if string(secret.Data["other"]) != "1" || secret.Labels["a"] != "b" || secret.Annotations["c"] != "d" {
 				t.Errorf("something else has changed: %v", secret)
 			}
@@ -191,7 +189,5 @@ func TestBundlePatch(t *testing.T) {
 	testkit.Must(t, json.Unmarshal(document, &after))
 	want := before.DeepCopy()
 	want.Webhooks[0].ClientConfig.CABundle, want.Webhooks[4].ClientConfig.CABundle = []byte("new"), []byte("new")
-	if diff := cmp.Diff(want, &after); diff != "" {
-		t.Errorf("-want +got:\n%s", diff)
-	}
+	testkit.Equal(t, "the configuration after the patch", want, &after)
 }

@@ -4,10 +4,9 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
-
 	"github.com/ampbridge/ampbridge/policy"
 	"github.com/ampbridge/ampbridge/policy/sidecarconfig"
+	"github.com/ampbridge/ampbridge/test/testkit"
 )
 
 func TestConfigFile(t *testing.T) {
@@ -243,9 +242,7 @@ volumes:
 			if err != nil {
 				t.Fatal(err)
 			}
-			if diff := cmp.Diff(c.want, a.MountPoints); diff != "" {
-				t.Errorf("mount points (-want +got):\n%s", diff)
-			}
+			testkit.Equal(t, "mount points", c.want, a.MountPoints)
 		})
 	}
 }

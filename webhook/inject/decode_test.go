@@ -20,6 +20,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/ampbridge/ampbridge/policy"
+	"github.com/ampbridge/ampbridge/test/testkit"
 )
 
 // lenient are the options that the webhook uses.
@@ -281,9 +282,7 @@ func decodesAlike(t *testing.T, data []byte) bool {
 		t.Errorf("%v: %s", err, data)
 		return true
 	}
-	if diff := cmp.Diff(theirs(&reference), ours(t, pod), comparing); diff != "" {
-		t.Errorf("%s\n(-v1.Pod +Pod):\n%s", data, diff)
-	}
+	testkit.Equal(t, fmt.Sprintf("%s\nas v1.Pod and as Pod", data), theirs(&reference), ours(t, pod), comparing)
 	return true
 }
 

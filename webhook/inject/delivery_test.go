@@ -10,6 +10,7 @@ import (
 
 	"github.com/ampbridge/ampbridge/policy"
 	"github.com/ampbridge/ampbridge/policy/sidecarconfig"
+	"github.com/ampbridge/ampbridge/test/testkit"
 )
 
 // Each case tests one thing that a pod must prove for sigv4. The first pod of each kind proves all.
@@ -141,9 +142,7 @@ volumes: [{name: c, configMap: {name: c}}, {name: r, configMap: {name: r}}]`)
 			if err != nil {
 				t.Fatal(err)
 			}
-			if diff := cmp.Diff(c.prometheus, a.Prometheus); diff != "" {
-				t.Errorf("what the sidecar knows of Prometheus (-want +got):\n%s", diff)
-			}
+			testkit.Equal(t, "what the sidecar knows of Prometheus", c.prometheus, a.Prometheus)
 		})
 	}
 }
@@ -245,9 +244,7 @@ volumes: [{name: c, configMap: {name: c}}]`)
 			data := pod(c.args)
 			ops, d := Inject(decode(t, data), decision, o)
 			mark, _ := Marked(ops)
-			if diff := cmp.Diff(map[string]policy.Delivery{"central": c.central, "backup": c.backup}, mark.Delivery); diff != "" {
-				t.Errorf("(-want +got):\n%s", diff)
-			}
+			testkit.Equal(t, "deliveries", map[string]policy.Delivery{"central": c.central, "backup": c.backup}, mark.Delivery)
 			if mark.Why != "" != (c.why != "") || !strings.Contains(mark.Why, c.why) {
 				t.Errorf("why %q, want %q", mark.Why, c.why)
 			}
@@ -314,9 +311,7 @@ volumes: [{name: c, configMap: {name: c}}]`)
 	}
 	a.Destinations[1].AMP.ProxyFromEnvironment = true
 	want := []EnvVar{{Name: "HTTPS_PROXY", Value: "http://proxy.example:3128"}, {Name: "no_proxy", Value: ".svc,10.0.0.0/8"}}
-	if diff := cmp.Diff(want, proxyEnv(c, a)); diff != "" {
-		t.Errorf("(-want +got):\n%s", diff)
-	}
+	testkit.Equal(t, "proxy variables", want, proxyEnv(c, a))
 	if len(c.Env) != 5 || c.Env[1] != (EnvVar{Name: "A", Value: "b"}) {
 		t.Errorf("the container's own variables changed: %v", c.Env)
 	}

@@ -7,13 +7,13 @@ import (
 	"testing"
 
 	"github.com/go-json-experiment/json"
-	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 	"gomodules.xyz/jsonpatch/v2"
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/ampbridge/ampbridge/policy"
 	"github.com/ampbridge/ampbridge/policy/sidecarconfig"
+	"github.com/ampbridge/ampbridge/test/testkit"
 )
 
 const (
@@ -111,16 +111,12 @@ func TestEnvironment(t *testing.T) {
 				}
 			}
 			had, has := before.Spec.Containers[0].Env, after.Spec.Containers[0].Env
-			if diff := cmp.Diff(had, has[:len(had)], cmpopts.EquateEmpty()); diff != "" {
-				t.Errorf("its own variables (-before +after):\n%s", diff)
-			}
+			testkit.Equal(t, "its own variables", had, has[:len(had)], cmpopts.EquateEmpty())
 			var added []string
 			for _, e := range has[len(had):] {
 				added = append(added, e.Name+"="+e.Value)
 			}
-			if diff := cmp.Diff(strings.Fields(c.want), added, cmpopts.EquateEmpty()); diff != "" {
-				t.Errorf("added (-want +got):\n%s", diff)
-			}
+			testkit.Equal(t, "added", strings.Fields(c.want), added, cmpopts.EquateEmpty())
 			standsInSidecar := after.Spec.InitContainers[0].Env[3:]
 			if c.namespace == "pair" {
 				if len(standsInSidecar) > 0 {
@@ -320,9 +316,7 @@ volumes: [{name: c, configMap: {name: c}}]`), o)
 					left = append(left, e)
 				}
 			}
-			if diff := cmp.Diff(c.want, listed(left)); diff != "" {
-				t.Errorf("the container's variables (-want +got):\n%s", diff)
-			}
+			testkit.Equal(t, "the container's variables", c.want, listed(left))
 			if len(after.Spec.Containers[0].Env) < len(left)+strings.Count(c.own, "name:") {
 				t.Errorf("one of its own is gone: %v", after.Spec.Containers[0].Env)
 			}

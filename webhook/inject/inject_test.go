@@ -98,9 +98,7 @@ func TestInjectedPod(t *testing.T) {
 				want.volume: memory, sidecarconfig.VolumeSource: want.source, sidecarconfig.VolumeCredentials: memory,
 				sidecarconfig.VolumeNoAPIToken: memory,
 			} {
-				if diff := cmp.Diff(source, volumes[volume]); diff != "" {
-					t.Errorf("volume %s (-want +got):\n%s", volume, diff)
-				}
+				testkit.Equal(t, "volume "+volume, source, volumes[volume])
 			}
 			token := volumes[sidecarconfig.VolumeToken].Projected.Sources[0].ServiceAccountToken
 			if token.Audience != "sts.amazonaws.com" || *token.ExpirationSeconds != 3600 || token.Path != "token" {
@@ -115,12 +113,10 @@ func TestInjectedPod(t *testing.T) {
 			if user == nil {
 				user, group = new(int64(65534)), new(int64(65534))
 			}
-			if diff := cmp.Diff(
+			testkit.Equal(t, "the sidecar's user and group",
 				[]*int64{user, group},
 				[]*int64{sidecar.SecurityContext.RunAsUser, sidecar.SecurityContext.RunAsGroup},
-			); diff != "" {
-				t.Errorf("the sidecar's user and group (-want +got):\n%s", diff)
-			}
+			)
 			// The API server's ServiceAccount plugin looks for this mount.
 			if !slices.ContainsFunc(sidecar.VolumeMounts, func(m corev1.VolumeMount) bool { return m.MountPath == apiTokenDir }) {
 				t.Error("the API server would mount an API token into the sidecar")
@@ -188,9 +184,7 @@ func TestWhatThisBuildDoesNotKnowSurvives(t *testing.T) {
 					}
 				}
 			}
-			if diff := cmp.Diff(before, after); diff != "" {
-				t.Errorf("(-before +after, without what was added):\n%s", diff)
-			}
+			testkit.Equal(t, "the pod without what was added", before, after)
 		})
 	}
 }
@@ -333,13 +327,11 @@ volumes: [{name: c, configMap: {name: c}}]`)
 				t.Fatal(err)
 			}
 			got := pod.Spec.InitContainers[0]
-			if diff := cmp.Diff(&corev1.SecurityContext{
+			testkit.Equal(t, "the sidecar's security context", &corev1.SecurityContext{
 				AllowPrivilegeEscalation: new(false), ReadOnlyRootFilesystem: new(true),
 				Capabilities: &corev1.Capabilities{Drop: []corev1.Capability{"ALL"}},
 				RunAsUser:    c.uid, RunAsGroup: c.gid, RunAsNonRoot: c.nonRoot,
-			}, got.SecurityContext); diff != "" {
-				t.Errorf("(-want +got):\n%s", diff)
-			}
+			}, got.SecurityContext)
 			a, err := sidecarconfig.Decode(got.Env[0].Value)
 			if err != nil || a.Private != c.private {
 				t.Errorf("private: %t, %v; want %t", a.Private, err, c.private)

@@ -9,6 +9,7 @@ import (
 
 	"github.com/ampbridge/ampbridge/policy"
 	"github.com/ampbridge/ampbridge/policy/sidecarconfig"
+	"github.com/ampbridge/ampbridge/test/testkit"
 )
 
 // Every injected pod carries the mark that it would get again. Otherwise each pod of its kind would
@@ -33,9 +34,7 @@ func TestMarkIsStable(t *testing.T) {
 		if err != nil {
 			t.Errorf("%s: %v", file, err)
 		}
-		if diff := cmp.Diff(carried, today); diff != "" {
-			t.Errorf("%s: the mark would change, -carried +today:\n%s", file, diff)
-		}
+		testkit.Equal(t, file+": the mark would change", carried, today)
 	}
 	if compared == 0 {
 		t.Error("no pod of testdata was injected")

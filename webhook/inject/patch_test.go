@@ -2,6 +2,7 @@ package inject
 
 import (
 	"encoding/json"
+	"fmt"
 	"math"
 	"strings"
 	"testing"
@@ -9,13 +10,13 @@ import (
 
 	jsonv2 "github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
-	"github.com/google/go-cmp/cmp"
 	"gomodules.xyz/jsonpatch/v2"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 
 	"github.com/ampbridge/ampbridge/policy"
 	"github.com/ampbridge/ampbridge/policy/sidecarconfig"
+	"github.com/ampbridge/ampbridge/test/testkit"
 )
 
 func TestPointer(t *testing.T) {
@@ -44,9 +45,7 @@ func TestAppendTo(t *testing.T) {
 	} {
 		var p patch
 		appendTo(&p, "/l", c.have, "a", "b")
-		if diff := cmp.Diff(c.want, p.operations); diff != "" {
-			t.Errorf("%s (-want +got):\n%s", c.name, diff)
-		}
+		testkit.Equal(t, c.name, c.want, p.operations)
 	}
 	var p patch
 	if appendTo[string](&p, "/l", []int(nil)); len(p.operations) != 0 {
@@ -70,9 +69,7 @@ func TestPatchValues(t *testing.T) {
 	if err != nil || p.err != nil {
 		t.Fatal(err, p.err)
 	}
-	if diff := cmp.Diff("["+strings.Join(want, ",")+"]", string(got)); diff != "" {
-		t.Errorf("the patch (-want +got):\n%s", diff)
-	}
+	testkit.Equal(t, "the patch", "["+strings.Join(want, ",")+"]", string(got))
 }
 
 // A value that cannot be encoded results in an error and in no operation.
@@ -144,9 +141,7 @@ func TestAppended(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if diff := cmp.Diff(generic(t, want), generic(t, value.appendJSON(nil))); diff != "" {
-			t.Errorf("%T (-encoding/json +appended):\n%s", value, diff)
-		}
+		testkit.Equal(t, fmt.Sprintf("%T, encoding/json and appended", value), generic(t, want), generic(t, value.appendJSON(nil)))
 	}
 }
 

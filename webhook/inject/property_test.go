@@ -14,6 +14,7 @@ import (
 
 	"github.com/ampbridge/ampbridge/policy"
 	"github.com/ampbridge/ampbridge/policy/sidecarconfig"
+	"github.com/ampbridge/ampbridge/test/testkit"
 )
 
 // FuzzInject checks the properties of injection for any text that is a pod.
@@ -202,9 +203,7 @@ func holds(t *testing.T, p *policy.Policy, data []byte) policy.Reason {
 		switch member {
 		case "volumes", "imagePullSecrets", "initContainers", "containers":
 		default:
-			if diff := cmp.Diff(value, is[member]); diff != "" {
-				t.Errorf("spec.%s (-before +after):\n%s", member, diff)
-			}
+			testkit.Equal(t, "spec."+member, value, is[member])
 		}
 	}
 	replaced := 0

@@ -12,6 +12,7 @@ import (
 
 	"github.com/ampbridge/ampbridge/policy"
 	"github.com/ampbridge/ampbridge/test/otherwebhooks"
+	"github.com/ampbridge/ampbridge/test/testkit"
 )
 
 // Changes of other webhooks to an injected pod are repaired, or the injection is undone. The next
@@ -43,9 +44,7 @@ func reinvoked(t *testing.T, data, whole []byte, change otherwebhooks.Change) {
 	}
 	switch want {
 	case otherwebhooks.Restored:
-		if diff := cmp.Diff(canonical(t, whole, false), canonical(t, after, false)); diff != "" {
-			t.Errorf("(-as it was injected +after):\n%s", diff)
-		}
+		testkit.Equal(t, "the pod", canonical(t, whole, false), canonical(t, after, false))
 	case otherwebhooks.Kept, otherwebhooks.Lost:
 		if len(ops) > 0 {
 			t.Errorf("operations: %s", asYAML(t, ops))
@@ -59,9 +58,7 @@ func reinvoked(t *testing.T, data, whole []byte, change otherwebhooks.Change) {
 		})
 		before := canonical(t, data, true)
 		for _, member := range []string{"volumes", "initContainers"} {
-			if diff := cmp.Diff(before["spec"].(map[string]any)[member], without["spec"].(map[string]any)[member]); diff != "" {
-				t.Errorf("%s (-before +after):\n%s", member, diff)
-			}
+			testkit.Equal(t, member, before["spec"].(map[string]any)[member], without["spec"].(map[string]any)[member])
 		}
 		if !strings.Contains(d.Warning, "is undone") || len(d.Warning) > 256 {
 			t.Errorf("the warning: %q", d.Warning)

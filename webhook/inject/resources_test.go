@@ -4,11 +4,11 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
 	"sigs.k8s.io/yaml"
 
 	"github.com/ampbridge/ampbridge/policy"
+	"github.com/ampbridge/ampbridge/test/testkit"
 )
 
 // wanted are the policy's defaults.
@@ -120,9 +120,7 @@ func TestFit(t *testing.T) {
 			if refused != nil {
 				t.Fatal(refused.Reason, refused.Warning)
 			}
-			if diff := cmp.Diff(c.want, describe(got)); diff != "" {
-				t.Errorf("(-want +got):\n%s", diff)
-			}
+			testkit.Equal(t, "resources", c.want, describe(got))
 		})
 	}
 }

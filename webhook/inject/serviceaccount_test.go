@@ -6,9 +6,9 @@ import (
 	"testing"
 
 	"github.com/go-json-experiment/json"
-	"github.com/google/go-cmp/cmp"
 
 	"github.com/ampbridge/ampbridge/policy"
+	"github.com/ampbridge/ampbridge/test/testkit"
 )
 
 func TestAnnotate(t *testing.T) {
@@ -96,9 +96,7 @@ func TestAnnotate(t *testing.T) {
 			if err := json.Unmarshal(after, &got); err != nil {
 				t.Fatal(err)
 			}
-			if diff := cmp.Diff(c.want, got.Metadata.Annotations); diff != "" {
-				t.Errorf("annotations (-want +got):\n%s", diff)
-			}
+			testkit.Equal(t, "annotations", c.want, got.Metadata.Annotations)
 			if !strings.Contains(string(after), `"unknown":1`) {
 				t.Errorf("a field was lost: %s", after)
 			}

@@ -7,9 +7,8 @@ import (
 	"sync"
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
-
 	"github.com/ampbridge/ampbridge/policy"
+	"github.com/ampbridge/ampbridge/test/testkit"
 )
 
 // One cache serves all pods, service accounts, deliveries and groups, and does not change the
@@ -39,12 +38,8 @@ func TestCacheChangesNothing(t *testing.T) {
 				edit(&d)
 				want, wantDecision := Inject(decode(t, data), d, plain)
 				got, decision := Inject(pod, d, cached)
-				if diff := cmp.Diff(want, got); diff != "" {
-					t.Errorf("%s, %+v (-without +with the cache):\n%s", name, d.Subject, diff)
-				}
-				if diff := cmp.Diff(wantDecision, decision); diff != "" {
-					t.Errorf("%s: the decision (-without +with the cache):\n%s", name, diff)
-				}
+				testkit.Equal(t, fmt.Sprintf("%s, %+v, without and with the cache", name, d.Subject), want, got)
+				testkit.Equal(t, name+": the decision without and with the cache", wantDecision, decision)
 			}
 		}
 	}

@@ -10,12 +10,12 @@ import (
 
 	evanphx "github.com/evanphx/json-patch/v5"
 	"github.com/go-json-experiment/json"
-	"github.com/google/go-cmp/cmp"
 	"gomodules.xyz/jsonpatch/v2"
 	"sigs.k8s.io/yaml"
 
 	"github.com/ampbridge/ampbridge/policy"
 	"github.com/ampbridge/ampbridge/policy/sidecarconfig"
+	"github.com/ampbridge/ampbridge/test/testkit"
 )
 
 const testImage = "registry.example.com/ampbridge/config-sidecar@sha256:1111"
@@ -124,9 +124,7 @@ func apply(t testing.TB, data []byte, ops []jsonpatch.Operation) []byte {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff(generic(t, other), generic(t, text)); diff != "" {
-		t.Errorf("AppendPatch and encoding/json differ (-std +AppendPatch):\n%s", diff)
-	}
+	testkit.Equal(t, "AppendPatch and encoding/json differ", generic(t, other), generic(t, text))
 	p, err := evanphx.DecodePatch(text)
 	if err != nil {
 		t.Fatal(err)

@@ -3,7 +3,6 @@ package registration_test
 import (
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
 	admissionv1 "k8s.io/api/admissionregistration/v1"
 	"sigs.k8s.io/yaml"
 
@@ -55,9 +54,7 @@ func TestNewCopiesTheBase(t *testing.T) {
 		paths = append(paths, *w.ClientConfig.Service.Path)
 	}
 	want := []string{"/base/pods/enabled", "/base/pods/annotated", "/base/serviceaccounts/enabled", "/base/serviceaccounts/annotated"}
-	if diff := cmp.Diff(want, paths); diff != "" {
-		t.Errorf("paths, -want +got:\n%s", diff)
-	}
+	testkit.Equal(t, "paths", want, paths)
 	if *base.Service.Path != "/base" {
 		t.Errorf("the base's path became %s", *base.Service.Path)
 	}

@@ -16,7 +16,6 @@ import (
 	"time"
 
 	"github.com/go-jose/go-jose/v4"
-	"github.com/google/go-cmp/cmp"
 
 	"github.com/ampbridge/ampbridge/policy"
 	"github.com/ampbridge/ampbridge/test/testkit"
@@ -199,9 +198,7 @@ func TestRotation(t *testing.T) {
 		p, err := Publish(in)
 		testkit.Must(t, err)
 		got := []string{ids(p.Keys), strings.Join(p.Added, " "), strings.Join(p.Retained, " "), strings.Join(p.Pruned, " ")}
-		if diff := cmp.Diff([]string{step.want, step.added, step.kept, step.away}, got); diff != "" {
-			t.Errorf("step %d: keys, added, retained, pruned (-want +got):\n%s", i, diff)
-		}
+		testkit.Equal(t, fmt.Sprintf("step %d: keys, added, retained, pruned", i), []string{step.want, step.added, step.kept, step.away}, got)
 		published = p.Keys
 		if state, err = ParseState(p.State.Encode()); err != nil {
 			t.Fatal(err)

@@ -224,9 +224,7 @@ func TestRefusals(t *testing.T) {
 			t.Errorf("%s: %v, want %q\n%s", name, err, c.want, out)
 		}
 	}
-	if diff := cmp.Diff(before, tree(t, dir)); diff != "" {
-		t.Errorf("something was written (-before +after):\n%s", diff)
-	}
+	testkit.Equal(t, "files", before, tree(t, dir))
 	// What somebody broke is not written over.
 	testkit.WriteFile(t, filepath.Join(dir, "openid/v1/jwks"), "{")
 	if out, err := publishOnce(
@@ -297,12 +295,10 @@ func TestBucket(t *testing.T) {
 		t.Fatal(out, err)
 	}
 	// The keys are there before anything points to them.
-	if diff := cmp.Diff(
+	testkit.Equal(t, "writes",
 		[]string{"dev/openid/v1/jwks", "dev/.well-known/openid-configuration", "dev/openid/v1/jwks-state.json"},
 		bucket.Writes(),
-	); diff != "" {
-		t.Errorf("writes (-want +got):\n%s", diff)
-	}
+	)
 	for key, contentType := range map[string]string{"dev/openid/v1/jwks": "application/jwk-set+json", "dev/.well-known/" +
 		"openid-configuration": "application/json"} {
 		if object, _ := bucket.Object(key); object.ContentType != contentType || object.CacheControl != "public, max-age=300" {

@@ -1,11 +1,12 @@
 package store_test
 
 import (
+	"fmt"
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
 	"k8s.io/client-go/kubernetes/fake"
 
+	"github.com/ampbridge/ampbridge/test/testkit"
 	"github.com/ampbridge/ampbridge/webhook/breaker"
 	"github.com/ampbridge/ampbridge/webhook/breaker/store"
 )
@@ -27,9 +28,7 @@ func TestChange(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if diff := cmp.Diff(len(written), len(state)); diff != "" {
-			t.Errorf("step %d: %s", i, diff)
-		}
+		testkit.Equal(t, fmt.Sprintf("step %d", i), len(written), len(state))
 		if _, isOpen := state.Open(w, "one"); isOpen != (i == 1 || i == 2) {
 			t.Errorf("step %d: open is %v", i, isOpen)
 		}

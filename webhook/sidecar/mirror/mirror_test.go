@@ -85,9 +85,7 @@ func write(t *testing.T, dir string, f files, wantChanged bool) {
 	if changed != wantChanged {
 		t.Errorf("changed = %v, want %v", changed, wantChanged)
 	}
-	if diff := cmp.Diff(f, read(t, dir)); diff != "" {
-		t.Errorf("read back (-want +got):\n%s", diff)
-	}
+	testkit.Equal(t, "read back", f, read(t, dir))
 }
 
 // names are the entries of dir, with version directories as "..<time>".
@@ -115,9 +113,7 @@ func TestMirrorLaysOutLikeTheKubelet(t *testing.T) {
 	f["secret"] = file{0o440, "s"}
 	write(t, dir, f, true)
 	want := []string{"..<time>", "..data", "prometheus.yml -> ..data/prometheus.yml", "rules -> ..data/rules", "secret -> ..data/secret"}
-	if diff := cmp.Diff(want, names(t, dir)); diff != "" {
-		t.Errorf("layout (-want +got):\n%s", diff)
-	}
+	testkit.Equal(t, "layout", want, names(t, dir))
 	for name, mode := range map[string]fs.FileMode{"secret": 0o440, "prometheus.yml": 0o644, "rules": 0o755} {
 		if info, err := os.Stat(filepath.Join(dir, name)); err != nil || info.Mode().Perm() != mode {
 			t.Errorf("%s has mode %v, %v; want %v", name, info.Mode(), err, mode)
@@ -206,12 +202,8 @@ func TestFailureTouchesNothing(t *testing.T) {
 	if !errors.Is(err, refused) {
 		t.Errorf("an edit that fails: %v", err)
 	}
-	if diff := cmp.Diff(before, names(t, dir)); diff != "" {
-		t.Errorf("entries (-before +after):\n%s", diff)
-	}
-	if diff := cmp.Diff(was, read(t, dir)); diff != "" {
-		t.Errorf("files (-before +after):\n%s", diff)
-	}
+	testkit.Equal(t, "entries", before, names(t, dir))
+	testkit.Equal(t, "files", was, read(t, dir))
 }
 
 // TestEdit: the one file that is edited is a new one whenever the set is, because a program that
@@ -254,9 +246,7 @@ func TestEdit(t *testing.T) {
 			t.Errorf("%s: an edited or changed file is a new one, and the others stay", path)
 		}
 	}
-	if diff := cmp.Diff(of("config", "a and more", "rules/r", "b", "rules/s", "C"), read(t, target)); diff != "" {
-		t.Errorf("(-want +got):\n%s", diff)
-	}
+	testkit.Equal(t, "the volume", of("config", "a and more", "rules/r", "b", "rules/s", "C"), read(t, target))
 	// Without the file there is nothing to edit.
 	testkit.Must(t, os.Remove(filepath.Join(source, "config")))
 	do(true)
@@ -285,9 +275,7 @@ func TestSwapWhileEditing(t *testing.T) {
 	if diff := cmp.Diff([]string{"old", "new"}, seen); diff != "" || !changed {
 		t.Errorf("changed %v, edited (-want +got):\n%s", changed, diff)
 	}
-	if diff := cmp.Diff(of("config", "new", "rules", "new"), read(t, target)); diff != "" {
-		t.Errorf("(-want +got):\n%s", diff)
-	}
+	testkit.Equal(t, "the volume", of("config", "new", "rules", "new"), read(t, target))
 	// One that never stops changing is not waited for.
 	if _, err := mirror.Mirror(source, target, "config", func(content []byte) ([]byte, error) {
 		swap(string(content) + "!")
@@ -295,9 +283,7 @@ func TestSwapWhileEditing(t *testing.T) {
 	}); err == nil || !strings.Contains(err.Error(), "faster than it can be read") {
 		t.Errorf("a source that never rests: %v", err)
 	}
-	if diff := cmp.Diff(of("config", "new", "rules", "new"), read(t, target)); diff != "" {
-		t.Errorf("(-want +got):\n%s", diff)
-	}
+	testkit.Equal(t, "the volume", of("config", "new", "rules", "new"), read(t, target))
 }
 
 func TestMirrorPlainDirectory(t *testing.T) {
@@ -307,9 +293,7 @@ func TestMirrorPlainDirectory(t *testing.T) {
 	_, err := mirrored(source, target)
 	testkit.Must(t, err)
 	want := of("prometheus.yml", "a", "rules/r.yml", "b", ".hidden", "c", "link/x", "linked")
-	if diff := cmp.Diff(want, read(t, target)); diff != "" {
-		t.Errorf("(-want +got):\n%s", diff)
-	}
+	testkit.Equal(t, "the volume", want, read(t, target))
 }
 
 func TestSourceErrors(t *testing.T) {

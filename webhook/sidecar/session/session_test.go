@@ -2,6 +2,7 @@ package session_test
 
 import (
 	"context"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -10,7 +11,6 @@ import (
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/config"
-	"github.com/google/go-cmp/cmp"
 
 	"github.com/ampbridge/ampbridge/test/testkit"
 	"github.com/ampbridge/ampbridge/webhook/sidecar/session"
@@ -96,9 +96,7 @@ func TestStore(t *testing.T) {
 		}
 		again, err := session.OpenStore(path, mode)
 		testkit.Must(t, err)
-		if diff := cmp.Diff(some("ASIA1"), again.Session("ampbridge-central")); diff != "" {
-			t.Errorf("read back (-want +got):\n%s", diff)
-		}
+		testkit.Equal(t, "read back", some("ASIA1"), again.Session("ampbridge-central"))
 		testkit.Must(t, again.Put("ampbridge-central", some("ASIA3")))
 		text := testkit.ReadFile(t, path)
 		want := `[ampbridge-backup]
@@ -126,9 +124,7 @@ aws_secret_access_key = s/+=ASIA3
 aws_session_token = t/+==ASIA3
 
 `
-		if diff := cmp.Diff(want, text); diff != "" {
-			t.Errorf("file (-want +got):\n%s", diff)
-		}
+		testkit.Equal(t, "file", want, text)
 	}
 }
 
@@ -159,9 +155,7 @@ func TestSDKReadsTheFile(t *testing.T) {
 				Obtained:        want.Obtained,
 				Expires:         want.Expires,
 			}
-			if diff := cmp.Diff(want, got); diff != "" {
-				t.Errorf("%s as %s (-want +got):\n%s", profile, as, diff)
-			}
+			testkit.Equal(t, fmt.Sprintf("%s as %s", profile, as), want, got)
 		}
 	}
 }
