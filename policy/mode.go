@@ -1,7 +1,6 @@
 package policy
 
 import (
-	"fmt"
 	"slices"
 	"strings"
 )
@@ -22,18 +21,12 @@ const (
 )
 
 // problem returns the problem with the value, and the fix; empty if the value is known.
-func (m Mode) problem() string {
-	switch m {
-	case ModePrometheus, ModeIdentity, ModeRelay:
-		return ""
-	}
-	return fmt.Sprintf("%q is unknown: write prometheus, identity or relay", string(m))
-}
+func (m Mode) problem() string { return unknown(m, ModePrometheus, ModeIdentity, ModeRelay) }
 
 // grantMode checks the fields of a grant that only some modes allow.
 func (v *validation) grantMode(path string, g Grant, p *Policy) {
 	problem := g.Mode.problem()
-	v.require(problem == "", path+".mode", "%s", problem)
+	v.requireNo(problem, path+".mode")
 	if problem != "" || g.Mode == ModePrometheus {
 		return
 	}
@@ -103,14 +96,6 @@ func (p *Policy) mode(s Subject, annotations map[string]string) (Mode, *Decision
 	}
 	return refused(InvalidAnnotation, "the grants of %s have modes %s: write one of them into the annotation %s",
 		s, join(granted), AnnotationMode)
-}
-
-func join(modes []Mode) string {
-	texts := make([]string, len(modes))
-	for i, m := range modes {
-		texts[i] = string(m)
-	}
-	return strings.Join(texts, ", ")
 }
 
 // forOneDestination decides about a pod with mode identity or relay. Such a pod has one

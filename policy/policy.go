@@ -83,13 +83,7 @@ const (
 )
 
 // problem returns the problem with the value, and the fix; empty if the value is known.
-func (d Delivery) problem() string {
-	switch d {
-	case DeliveryAuto, DeliverySigV4, DeliveryRelay:
-		return ""
-	}
-	return fmt.Sprintf("%q is unknown: write auto, sigv4 or relay", string(d))
-}
+func (d Delivery) problem() string { return unknown(d, DeliveryAuto, DeliverySigV4, DeliveryRelay) }
 
 // RemoteWrite holds what the admin can tune in a destination's block.
 type RemoteWrite struct {
@@ -187,14 +181,12 @@ const (
 // never are values of earlier versions.
 func (e Environment) problem() string {
 	switch e {
-	case EnvironmentSidecar, EnvironmentContainer:
-		return ""
 	case "auto":
 		return `"auto" does not exist any more: remove it, or write container to have the AWS variables in the Prometheus container too`
 	case "never":
 		return `"never" does not exist any more: remove it, because the AWS variables are now only in the sidecar, or write sidecar`
 	}
-	return fmt.Sprintf("%q is unknown: write sidecar or container", string(e))
+	return unknown(e, EnvironmentSidecar, EnvironmentContainer)
 }
 
 // Token is the projected service-account token that the sidecar sends to STS.

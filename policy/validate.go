@@ -83,12 +83,8 @@ func (v *validation) securityContext(path string, s SecurityContext) {
 			s.SeccompProfile,
 		)
 	default:
-		v.require(
-			slices.Contains([]string{SeccompAuto, SeccompRuntimeDefault, SeccompNone}, s.SeccompProfile),
-			path+".seccompProfile",
-			"%q is unknown: write auto, RuntimeDefault, none or Localhost/<file>",
-			s.SeccompProfile,
-		)
+		v.requireNo(unknown(s.SeccompProfile, SeccompAuto, SeccompRuntimeDefault, SeccompNone, SeccompLocalhost+"<file>"),
+			path+".seccompProfile")
 	}
 	v.require(
 		s.RunAsUser == nil || *s.RunAsUser > 0,
@@ -133,6 +129,27 @@ func (v *validation) require(ok bool, path, format string, args ...any) {
 	if !ok {
 		v.errs = append(v.errs, FieldError{Path: path, Problem: fmt.Sprintf(format, args...)})
 	}
+}
+
+// requireNo records the problem of a field; an empty one is none.
+func (v *validation) requireNo(problem, path string) { v.require(problem == "", path, "%s", problem) }
+
+// unknown returns the problem with a value that is none of the known ones, and the fix; empty if
+// the value is known.
+func unknown[T ~string](value T, known ...T) string {
+	if slices.Contains(known, value) {
+		return ""
+	}
+	last := len(known) - 1
+	return fmt.Sprintf("%q is unknown: write %s or %s", string(value), join(known[:last]), known[last])
+}
+
+func join[T ~string](values []T) string {
+	texts := make([]string, len(values))
+	for i, value := range values {
+		texts[i] = string(value)
+	}
+	return strings.Join(texts, ", ")
 }
 
 func (p *Policy) validate() Errors {
@@ -191,12 +208,7 @@ func (p *Policy) validate() Errors {
 	v.volumeSize(p.Sidecar)
 	v.securityContext("sidecar.securityContext", p.Sidecar.SecurityContext)
 	v.trust(p)
-	v.require(
-		p.Audit.Repair == RepairNone || p.Audit.Repair == RepairEvict,
-		"audit.repair",
-		"%q is unknown: write none or evict",
-		p.Audit.Repair,
-	)
+	v.requireNo(unknown(p.Audit.Repair, RepairNone, RepairEvict), "audit.repair")
 	return v.errs
 }
 
@@ -249,8 +261,7 @@ func (v *validation) destination(path string, d Destination) {
 	)
 	v.sts(path+".sts", d.STS)
 	v.endpoint(path+".endpoint", d.Endpoint)
-	problem := d.Delivery.problem()
-	v.require(problem == "", path+".delivery", "%s", problem)
+	v.requireNo(d.Delivery.problem(), path+".delivery")
 	v.access(path+".access", d.Access)
 	v.remoteWrite(path+".remoteWrite", d.RemoteWrite)
 }
@@ -365,8 +376,7 @@ func (v *validation) grant(path string, g Grant, p *Policy) {
 		"%d is negative: write 1 or more, or 0 for no limit",
 		g.MaxSubjectsPerNamespace,
 	)
-	problem := g.Environment.problem()
-	v.require(problem == "", path+".environment", "%s", problem)
+	v.requireNo(g.Environment.problem(), path+".environment")
 	// The group becomes the replacement in a relabelling rule, where $ has another meaning.
 	v.require(!strings.Contains(g.HA, "$"), path+".ha", "%q holds a $: write a plain name", g.HA)
 	v.require(!strings.Contains(g.HA, "/"), path+".ha", "%q holds a /, which separates the group from its workloads: write a plain name", g.HA)
@@ -388,12 +398,7 @@ func (v *validation) token(t Token) {
 		"%d is outside Kubernetes's limits: write 600 to 86400",
 		t.ExpirationSeconds,
 	)
-	v.require(
-		t.Source == TokenSourceProjected || t.Source == TokenSourceAzure,
-		"token.source",
-		"%q is unknown: write projected or azure",
-		t.Source,
-	)
+	v.requireNo(unknown(t.Source, TokenSourceProjected, TokenSourceAzure), "token.source")
 }
 
 func (v *validation) sts(path string, s STS) {
@@ -459,13 +464,8 @@ func (v *validation) endpoint(path, endpoint string) {
 
 func (v *validation) trust(p *Policy) {
 	t := p.Trust
-	v.require(t.Manage == ManageRoles || t.Manage == ManageNone, "trust.manage", "%q is unknown: write roles or none", t.Manage)
-	v.require(
-		t.RoleScope == RoleScopeDestination || t.RoleScope == RoleScopeServiceAccount,
-		"trust.roleScope",
-		"%q is unknown: write destination or serviceAccount",
-		t.RoleScope,
-	)
+	v.requireNo(unknown(t.Manage, ManageRoles, ManageNone), "trust.manage")
+	v.requireNo(unknown(t.RoleScope, RoleScopeDestination, RoleScopeServiceAccount), "trust.roleScope")
 	v.require(
 		time.Duration(t.Interval) >= time.Second,
 		"trust.interval",
