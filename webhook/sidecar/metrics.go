@@ -58,80 +58,41 @@ func (m metrics) announce(destination string) {
 type collector struct{ *server }
 
 var (
-	descValid = prometheus.NewDesc(
-		"ampbridge_session_valid",
-		"1 while the destination's session can sign.",
-		[]string{"destination"},
-		nil,
-	)
-	descExpiry = prometheus.NewDesc(
-		"ampbridge_session_expiry_timestamp_seconds",
-		"When the destination's session expires.",
-		[]string{"destination"},
-		nil,
-	)
-	descGap = prometheus.NewDesc(
-		"ampbridge_gap_seconds",
-		"Time since the sidecar's start without the destination's block; samples of that time are not sent later.",
-		[]string{"destination"},
-		nil,
-	)
-	descServed = prometheus.NewDesc(
-		"ampbridge_block_served",
-		"1 while the destination's block is in the configuration that is served.",
-		[]string{"destination"},
-		nil,
-	)
-	descOwnEntry = prometheus.NewDesc(
-		"ampbridge_block_own_entry",
-		"1 if the user's own remote_write writes to the destination's workspace, so that no block is added.",
-		[]string{"destination"},
-		nil,
-	)
-	descOmitted = prometheus.NewDesc(
-		"ampbridge_block_field_omitted",
-		"1 for a field of the policy that is not in the block, because this Prometheus is too old for it or its "+
-			"version is not known.",
-		[]string{"destination", "field", "since"},
-		nil,
-	)
-	descDelivery = prometheus.NewDesc(
-		"ampbridge_delivery",
-		"The destination's delivery: sigv4, relay, or moving from sigv4 to the relay.",
-		[]string{"destination", "delivery"},
-		nil,
-	)
-	descNotTaken = prometheus.NewDesc(
-		"ampbridge_session_not_taken",
+	descValid  = desc("ampbridge_session_valid", "1 while the destination's session can sign.", "destination")
+	descExpiry = desc("ampbridge_session_expiry_timestamp_seconds",
+		"When the destination's session expires.", "destination")
+	descGap = desc("ampbridge_gap_seconds",
+		"Time since the sidecar's start without the destination's block; samples of that time are not sent later.", "destination")
+	descServed = desc("ampbridge_block_served",
+		"1 while the destination's block is in the configuration that is served.", "destination")
+	descOwnEntry = desc("ampbridge_block_own_entry",
+		"1 if the user's own remote_write writes to the destination's workspace, so that no block is added.", "destination")
+	descOmitted = desc("ampbridge_block_field_omitted",
+		"1 for a field of the policy that is not in the block, because this Prometheus is too old for it or its version "+
+			"is not known.", "destination", "field", "since")
+	descDelivery = desc("ampbridge_delivery",
+		"The destination's delivery: sigv4, relay, or moving from sigv4 to the relay.", "destination", "delivery")
+	descNotTaken = desc("ampbridge_session_not_taken",
 		"1 while Prometheus has neither loaded the latest session nor moved to the relay; its writes fail when its "+
-			"current session ends.",
-		[]string{"destination"},
-		nil,
-	)
-	descIdle = prometheus.NewDesc(
-		"ampbridge_loop_idle_seconds",
-		"Time since the configuration loop last moved. It moves several times a second; after a minute the liveness "+
-			"probe fails.",
-		nil,
-		nil,
-	)
-	descLastRender = prometheus.NewDesc("ampbridge_config_last_render_timestamp_seconds", "When a configuration was last served.", nil, nil)
-	descConfig     = prometheus.NewDesc(
-		"ampbridge_config_info",
-		"Hashes of the user's configuration and of the served one.",
-		[]string{"source_hash", "rendered_hash"},
-		nil,
-	)
-	descSize = prometheus.NewDesc("ampbridge_config_bytes", "Size of the user's configuration, unzipped.", nil, nil)
-	descNeed = prometheus.NewDesc("ampbridge_config_edit_memory_bytes", "Memory that an edit of the configuration may need.", nil, nil)
-	descEdit = prometheus.NewDesc(
-		"ampbridge_config_edit_memory_limit_bytes",
+			"current session ends.", "destination")
+	descIdle = desc("ampbridge_loop_idle_seconds",
+		"Time since the configuration loop last moved. It moves several times a second; after a minute the liveness probe "+
+			"fails.")
+	descLastRender = desc("ampbridge_config_last_render_timestamp_seconds",
+		"When a configuration was last served.")
+	descConfig = desc("ampbridge_config_info",
+		"Hashes of the user's configuration and of the served one.", "source_hash", "rendered_hash")
+	descSize = desc("ampbridge_config_bytes", "Size of the user's configuration, unzipped.")
+	descNeed = desc("ampbridge_config_edit_memory_bytes", "Memory that an edit of the configuration may need.")
+	descEdit = desc("ampbridge_config_edit_memory_limit_bytes",
 		"Memory that an edit may use; a configuration that needs more gets no block. It follows from the container's "+
-			"memory limit.",
-		nil,
-		nil,
-	)
+			"memory limit.")
 )
+
+// desc describes a metric whose values depend on the named labels.
+func desc(name, help string, labels ...string) *prometheus.Desc {
+	return prometheus.NewDesc(name, help, labels, nil)
+}
 
 // Describe implements [prometheus.Collector].
 func (c collector) Describe(out chan<- *prometheus.Desc) {

@@ -260,8 +260,8 @@ func parse(t *testing.T, dir string) []*ast.File {
 	return files
 }
 
-// called reads NewX(XOpts{…}, labels), NewDesc(name, help, labels, nil) and a local
-// function (name, help) that makes a gauge.
+// called reads NewX(XOpts{…}, labels), NewDesc(name, help, labels, nil), and local functions:
+// gauge(name, help), and desc(name, help, labels…).
 func called(call *ast.CallExpr) *metric {
 	function := ""
 	switch f := call.Fun.(type) {
@@ -297,11 +297,13 @@ func called(call *ast.CallExpr) *metric {
 	if !strings.HasPrefix(m.name, "ampbridge_") {
 		return nil
 	}
-	for _, argument := range call.Args[1:] {
+	for i, argument := range call.Args[1:] {
 		if list, ok := argument.(*ast.CompositeLit); ok {
 			for _, label := range list.Elts {
 				m.labels = append(m.labels, constant(label))
 			}
+		} else if label := constant(argument); label != "" && i > 0 {
+			m.labels = append(m.labels, label)
 		}
 	}
 	return &m
