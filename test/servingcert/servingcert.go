@@ -26,7 +26,8 @@ const (
 )
 
 // Write makes a new CA and, in dir, which exists, tls.crt and tls.key for the
-// hosts: names or IP addresses. It returns the CA's certificate as PEM. Files
+// hosts: names or IP addresses. A client can show the certificate too; its common
+// name is the first host. Write returns the CA's certificate as PEM. Files
 // that are there already are replaced, as a rotation does.
 func Write(dir string, hosts ...string) (ca []byte, err error) {
 	defer func() {
@@ -53,9 +54,10 @@ func Write(dir string, hosts ...string) (ca []byte, err error) {
 		return nil, err
 	}
 	template := &x509.Certificate{
-		SerialNumber: big.NewInt(now.UnixNano() + 1), Subject: pkix.Name{CommonName: "ampbridge test"},
+		SerialNumber: big.NewInt(now.UnixNano() + 1), Subject: pkix.Name{CommonName: hosts[0]},
 		NotBefore: now.Add(-skew), NotAfter: now.Add(life),
-		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+		KeyUsage:    x509.KeyUsageDigitalSignature,
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
 	}
 	for _, host := range hosts {
 		if ip := net.ParseIP(host); ip != nil {

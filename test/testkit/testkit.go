@@ -9,6 +9,7 @@ package testkit
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
@@ -17,6 +18,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -180,6 +182,27 @@ func Request(ctx context.Context, method, url string) (string, error) {
 		err = fmt.Errorf("%s %s: %s: %s", method, url, answer.Status, strings.TrimSpace(string(text)))
 	}
 	return string(text), err
+}
+
+// DecodeJSON decodes JSON. The test fails if the text is no JSON of that type.
+func DecodeJSON[T string | []byte](t testing.TB, text T, into any) {
+	t.Helper()
+	if err := json.Unmarshal([]byte(text), into); err != nil {
+		t.Fatalf("%v\n%s", err, text)
+	}
+}
+
+// Exec runs a program to its end, and returns what it writes to standard output. The test fails if the program does.
+func Exec(t testing.TB, program string, args ...string) string {
+	t.Helper()
+	command := exec.CommandContext(t.Context(), program, args...)
+	var errs strings.Builder
+	command.Stderr = &errs
+	out, err := command.Output()
+	if err != nil {
+		t.Fatalf("%s: %v\n%s%s", command, err, out, errs.String())
+	}
+	return string(out)
 }
 
 // Must fails the test if there is an error.
