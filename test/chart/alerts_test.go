@@ -2,10 +2,8 @@ package chart
 
 import (
 	"encoding/json"
-	"fmt"
 	"io/fs"
 	"maps"
-	"net/http"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -185,19 +183,4 @@ func ruleFile(t *testing.T, args ...string) string {
 		t.Fatalf("only %d alerts", alerts)
 	}
 	return string(content)
-}
-
-func get(t *testing.T, url string, v any) error {
-	t.Helper()
-	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, nil)
-	testkit.Must(t, err)
-	response, err := http.DefaultClient.Do(request)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = response.Body.Close() }()
-	if response.StatusCode != http.StatusOK {
-		return fmt.Errorf("%s: %s", url, response.Status)
-	}
-	return json.NewDecoder(response.Body).Decode(v)
 }

@@ -37,12 +37,12 @@ plugins:
   configuration: {apiVersion: apiserver.config.k8s.io/v1, kind: WebhookAdmissionConfiguration, kubeConfigFile: %s}
 `, kubeconfig))
 	f := &fixture{Cluster: cluster.Start(t, cluster.Options{ExtraAPIServerArgs: []string{"--admission-control-config-file=" + admission}})}
-	testkit.Must(t, f.Namespace(t.Context(), "monitoring", map[string]string{"ampbridge.io/injection": "enabled"}))
+	f.labelledNamespace(t)
 
 	clients := testkit.TempFile(t, "clients.crt", ca)
 	health, metrics := testkit.FreeAddr(t), testkit.FreeAddr(t)
 	log := run(t, binary(t), "webhook",
-		"--policy="+testkit.TempFile(t, "policy.yaml", renderedPolicy(t, "-f", minimal)), "--image=ampbridge:dev", "--cert-dir="+server,
+		"--policy="+minimalPolicy(t), "--image=ampbridge:dev", "--cert-dir="+server,
 		"--addr="+addr, "--health-addr="+health, "--metrics-addr="+metrics, "--drain-delay=0s", "--kubeconfig="+f.Kubeconfig(),
 		"--client-ca="+clients, "--client-name=kube-apiserver")
 	testkit.EventuallyEmpty(t, func() string { return log.under(answers(t, "http://"+health+"/readyz", "ok")) })

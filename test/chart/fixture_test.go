@@ -3,7 +3,6 @@ package chart
 import (
 	"fmt"
 	"maps"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -11,9 +10,7 @@ import (
 
 	admissionv1 "k8s.io/api/admissionregistration/v1"
 	appsv1 "k8s.io/api/apps/v1"
-	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
-	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -25,6 +22,7 @@ import (
 	"k8s.io/client-go/restmapper"
 	"sigs.k8s.io/yaml"
 
+	"github.com/ampbridge/ampbridge/policy"
 	"github.com/ampbridge/ampbridge/test/cluster"
 	"github.com/ampbridge/ampbridge/test/testkit"
 	"github.com/ampbridge/ampbridge/webhook/registration"
@@ -39,28 +37,67 @@ type fixture struct {
 	mapper meta.RESTMapper
 }
 
+// newFixture starts a cluster with ampbridge's namespace, and with a tenant's that is labelled for injection.
+func newFixture(t *testing.T, options cluster.Options) *fixture {
+	t.Helper()
+	f := &fixture{Cluster: cluster.Start(t, options), program: helm4}
+	testkit.Must(t, f.Namespace(t.Context(), namespace, nil))
+	f.labelledNamespace(t)
+	return f
+}
+
+// labelledNamespace creates a tenant's namespace with the label for injection.
+func (f *fixture) labelledNamespace(t *testing.T) {
+	t.Helper()
+	testkit.Must(t, f.Namespace(t.Context(), "monitoring", map[string]string{policy.LabelInjection: string(policy.InjectionEnabled)}))
+}
+
 func (f *fixture) helm(t *testing.T, args ...string) string {
 	t.Helper()
 	return mustRunHelm(t, f.program, append(args, "--kubeconfig", f.Kubeconfig())...)
+}
+
+// install installs the chart.
+func (f *fixture) install(t *testing.T, args ...string) {
+	t.Helper()
+	f.helm(t, onChart("install", args...)...)
+}
+
+// upgrade upgrades to the chart with these values.
+func (f *fixture) upgrade(t *testing.T, args ...string) {
+	t.Helper()
+	f.helm(t, onChart("upgrade", args...)...)
+}
+
+// refusedUpgrade returns what Helm prints as it refuses an upgrade.
+func (f *fixture) refusedUpgrade(t *testing.T, args ...string) string {
+	t.Helper()
+	_, stderr, err := runHelm(t, f.program, append(onChart("upgrade", args...), "--kubeconfig", f.Kubeconfig())...)
+	if err == nil {
+		t.Errorf("Helm does not refuse the upgrade with %q", args)
+	}
+	return stderr
+}
+
+// onChart returns the arguments of a command of Helm for the chart.
+func onChart(command string, args ...string) []string {
+	return append([]string{command, release, chartDir, "--namespace", namespace}, args...)
 }
 
 // defineCustomResources has the API server know the objects of the operators,
 // whose controllers are not here.
 func (f *fixture) defineCustomResources(t *testing.T) {
 	t.Helper()
-	client, err := dynamic.NewForConfig(f.Config())
-	testkit.Must(t, err)
-	crds := client.Resource(
+	crds := f.dynamic(t).Resource(
 		schema.GroupVersionResource{Group: "apiextensions.k8s.io", Version: "v1", Resource: "customresourcedefinitions"},
 	)
 	for _, name := range []string{"monitoring.coreos.com_servicemonitors", "monitoring.coreos.com_podmonitors",
 		"monitoring.coreos.com_prometheusrules",
 		"cert-manager.io_certificates", "cert-manager.io_issuers"} {
 		crd := &unstructured.Unstructured{}
-		text, err := os.ReadFile(filepath.Join(crdDirs(t)[strings.Split(name, "_")[0]], name+".yaml"))
-		testkit.Must(t, err)
-		testkit.Must(t, yaml.Unmarshal(text, &crd.Object))
-		crd, err = crds.Create(t.Context(), crd, metav1.CreateOptions{})
+		text := testkit.ReadFile(t, filepath.Join(crdDirs(t)[strings.Split(name, "_")[0]], name+".yaml"))
+		testkit.Must(t, yaml.Unmarshal([]byte(text), &crd.Object))
+		crd, err := crds.Create(t.Context(), crd, metav1.CreateOptions{})
 		testkit.Must(t, err)
 		testkit.EventuallyEmpty(t, func() string {
 			crd, err = crds.Get(t.Context(), crd.GetName(), metav1.GetOptions{})
@@ -83,10 +120,7 @@ func (f *fixture) everything(t *testing.T) map[string]string {
 	t.Helper()
 	lists, err := discovery.ServerPreferredResources(f.Client().Discovery())
 	testkit.Must(t, err)
-	config := f.Config()
-	config.WarningHandler = rest.NoWarnings{} // kinds that are deprecated are listed, too
-	client, err := dynamic.NewForConfig(config)
-	testkit.Must(t, err)
+	client := f.dynamic(t)
 	all := map[string]string{}
 	for _, list := range discovery.FilteredBy(discovery.SupportsAllVerbs{Verbs: []string{"list"}}, lists) {
 		gv := groupVersion(t, list.GroupVersion)
@@ -160,20 +194,29 @@ func (f *fixture) delete(t *testing.T, object *unstructured.Unstructured) {
 	testkit.Must(t, f.client(t, object).Delete(t.Context(), object.GetName(), metav1.DeleteOptions{PropagationPolicy: &background}))
 }
 
+// dynamic is a client for all kinds, those that are deprecated too.
+func (f *fixture) dynamic(t *testing.T) dynamic.Interface {
+	t.Helper()
+	config := f.Config()
+	config.WarningHandler = rest.NoWarnings{}
+	client, err := dynamic.NewForConfig(config)
+	testkit.Must(t, err)
+	return client
+}
+
 func (f *fixture) client(t *testing.T, object *unstructured.Unstructured) dynamic.ResourceInterface {
 	t.Helper()
-	client, err := dynamic.NewForConfig(f.Config())
-	testkit.Must(t, err)
 	gvk := object.GroupVersionKind()
 	if f.mapper == nil {
 		f.mapper = restmapper.NewDeferredDiscoveryRESTMapper(memory.NewMemCacheClient(f.Client().Discovery()))
 	}
 	mapping, err := f.mapper.RESTMapping(gvk.GroupKind(), gvk.Version)
 	testkit.Must(t, err)
+	client := f.dynamic(t).Resource(mapping.Resource)
 	if object.GetNamespace() == "" {
-		return client.Resource(mapping.Resource)
+		return client
 	}
-	return client.Resource(mapping.Resource).Namespace(object.GetNamespace())
+	return client.Namespace(object.GetNamespace())
 }
 
 // registration is the webhook's MutatingWebhookConfiguration.
@@ -190,16 +233,4 @@ func (f *fixture) webhook(t *testing.T) *appsv1.Deployment {
 	deployment, err := f.Client().AppsV1().Deployments(namespace).Get(t.Context(), "ampbridge-webhook", metav1.GetOptions{})
 	testkit.Must(t, err)
 	return deployment
-}
-
-func (f *fixture) node(t *testing.T, name string) {
-	t.Helper()
-	room := corev1.ResourceList{"cpu": resource.MustParse("4"), "memory": resource.MustParse("4Gi"), "pods": resource.MustParse("20")}
-	_, err := f.Client().CoreV1().Nodes().Create(t.Context(), &corev1.Node{
-		ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{"kubernetes.io/os": "linux", "kubernetes.io/hostname": name}},
-		Status: corev1.NodeStatus{
-			Capacity: room, Allocatable: room, Conditions: []corev1.NodeCondition{{Type: corev1.NodeReady, Status: corev1.ConditionTrue}},
-		},
-	}, metav1.CreateOptions{})
-	testkit.Must(t, err)
 }

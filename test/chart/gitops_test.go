@@ -34,9 +34,7 @@ const (
 // after each a comparison of live and desired, as the tool makes it. It finds nothing,
 // and the second sync writes nothing.
 func TestGitOps(t *testing.T) {
-	f := &fixture{Cluster: cluster.Start(t, cluster.Options{}), program: helm4}
-	testkit.Must(t, f.Namespace(t.Context(), namespace, nil))
-	testkit.Must(t, f.Namespace(t.Context(), "monitoring", map[string]string{"ampbridge.io/injection": "enabled"}))
+	f := newFixture(t, cluster.Options{})
 	f.defineCustomResources(t)
 	before := f.settled(t)
 	values := []string{"-f", minimal, "-f", valuesFile(t, `
@@ -75,9 +73,7 @@ type gitopsTool struct {
 // desired is what the tool takes for the manifests: no hooks, and no Leases.
 func (g *gitopsTool) desired(t *testing.T, values []string) objects {
 	t.Helper()
-	all := slices.DeleteFunc(render(t, values...), func(o *unstructured.Unstructured) bool {
-		return o.GetKind() == "Lease" || o.GetAnnotations()["helm.sh/hook"] != ""
-	})
+	all := render(t, values...).withoutLeasesAndHooks()
 	if g.helm {
 		return all
 	}
@@ -108,7 +104,7 @@ func (g *gitopsTool) test(t *testing.T, values []string) {
 	var processes []*process
 	for _, component := range []string{"webhook", "sync"} {
 		name := "ampbridge-" + component
-		processes = append(processes, g.start(t, name, podOf(t, all.get(t, "Deployment", name)).Containers[0].Args, policy))
+		processes = append(processes, g.startDeployment(t, name, all, policy))
 	}
 	webhook, sync := processes[0], processes[1]
 	webhook.ready(t)

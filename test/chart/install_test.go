@@ -27,13 +27,13 @@ func TestInAClusterFromInstallToUninstall(t *testing.T) {
 	restricted := map[string]string{"pod-security.kubernetes.io/enforce": "restricted", "pod-security.kubernetes.io/warn": "restricted"}
 	testkit.Must(t, f.Namespace(t.Context(), namespace, restricted))
 	testkit.Must(t, f.Namespace(t.Context(), "other-system", restricted))
-	testkit.Must(t, f.Namespace(t.Context(), "monitoring", map[string]string{"ampbridge.io/injection": "enabled"}))
+	f.labelledNamespace(t)
 	f.defineCustomResources(t)
 	before := f.settled(t)
 
 	t.Run("the notes say what comes next", f.testNotes)
 
-	f.helm(t, "install", release, chartDir, "--namespace", namespace, "-f", minimal)
+	f.install(t, "-f", minimal)
 	for _, step := range []struct {
 		name string
 		run  func(*testing.T)
@@ -47,8 +47,7 @@ func TestInAClusterFromInstallToUninstall(t *testing.T) {
 		{"an upgrade keeps what the processes wrote", f.testUpgrade},
 		{"uninstall leaves the cluster as found", func(t *testing.T) { f.testUninstall(t, before) }},
 		{"again, with everything", func(t *testing.T) {
-			f.helm(t, append([]string{"install", release, chartDir, "--namespace", namespace, "--set", "certificates.mode=certManager"},
-				forms["the chart's own keys"]...)...)
+			f.install(t, append([]string{"--set", "certificates.mode=certManager"}, forms["the chart's own keys"]...)...)
 			f.testPods(t, 3, 2)
 			f.testUninstall(t, before)
 		}},
@@ -64,9 +63,8 @@ func TestInAClusterFromInstallToUninstall(t *testing.T) {
 // its release, on the client's side as Helm 3 did and on the server's.
 func (f *fixture) testHelm3(t *testing.T, before map[string]string) {
 	old := &fixture{Cluster: f.Cluster, program: helm3}
-	old.helm(t, "install", release, chartDir, "--namespace", namespace, "-f", minimal)
+	old.install(t, "-f", minimal)
 	f.testPods(t, 2, 1)
-	upgrade := []string{"upgrade", release, chartDir, "--namespace", namespace, "-f", minimal}
 	for i, step := range []struct {
 		by   *fixture
 		args []string
@@ -77,7 +75,7 @@ func (f *fixture) testHelm3(t *testing.T, before map[string]string) {
 		{f, nil},
 	} {
 		timeout := 10 + i
-		step.by.helm(t, slices.Concat(upgrade, step.args, []string{"--set", fmt.Sprintf("webhook.timeoutSeconds=%d", timeout)})...)
+		step.by.upgrade(t, append(step.args, "-f", minimal, "--set", fmt.Sprintf("webhook.timeoutSeconds=%d", timeout))...)
 		registered := f.registration(t)
 		for _, w := range registered.Webhooks {
 			if *w.TimeoutSeconds != int32(timeout) {
@@ -141,18 +139,7 @@ func (f *fixture) testPods(t *testing.T, webhook, sync int) {
 
 func (f *fixture) testSecondInstall(t *testing.T) {
 	out, stderr, err := runHelm(
-		t,
-		f.program,
-		"install",
-		"another",
-		chartDir,
-		"--namespace",
-		"other-system",
-		"-f",
-		minimal,
-		"--kubeconfig",
-		f.Kubeconfig(),
-	)
+		t, f.program, "install", "another", chartDir, "--namespace", "other-system", "-f", minimal, "--kubeconfig", f.Kubeconfig())
 	if err == nil {
 		t.Fatalf("a second ampbridge is installed:\n%s", out)
 	}
@@ -189,22 +176,8 @@ func (f *fixture) testUpgrade(t *testing.T) {
 	testkit.Must(t, err)
 
 	// The registration, the policy and the labels change; pods have no reason to.
-	f.helm(
-		t,
-		"upgrade",
-		release,
-		chartDir,
-		"--namespace",
-		namespace,
-		"-f",
-		minimal,
-		"--set",
-		"webhook.timeoutSeconds=7",
-		"--set",
-		"policy.paused=true",
-		"--set",
-		"webhook.excludedNamespaces={istio-system}",
-	)
+	f.upgrade(t, "-f", minimal, "--set", "webhook.timeoutSeconds=7,policy.paused=true",
+		"--set", "webhook.excludedNamespaces={istio-system}")
 
 	kept, err := f.Client().CoreV1().Secrets(namespace).Get(ctx, "ampbridge-webhook-tls", metav1.GetOptions{})
 	testkit.Must(t, err)
@@ -259,7 +232,7 @@ func (f *fixture) testUpgrade(t *testing.T) {
 		t.Errorf("a change of the policy rolls the webhook, -before +after:\n%s", diff)
 	}
 	for _, mode := range []string{"certManager", "selfManaged"} {
-		f.helm(t, "upgrade", release, chartDir, "--namespace", namespace, "-f", minimal, "--set", "certificates.mode="+mode)
+		f.upgrade(t, "-f", minimal, "--set", "certificates.mode="+mode)
 	}
 }
 

@@ -387,7 +387,7 @@ func TestExistingPolicy(t *testing.T) {
 	if text := fmt.Sprint(expression); !strings.Contains(text, "object.metadata.name == 'own'") {
 		t.Errorf("the policy's registration is not about it: %s", text)
 	}
-	notes := mustRunHelm(t, helm4, slices.Concat([]string{"install", release, chartDir, "--namespace", namespace, "--dry-run=client"}, args,
+	notes := mustRunHelm(t, helm4, slices.Concat(onChart("install", "--dry-run=client"), args,
 		[]string{"--set", "policy=null"})...)
 	names(t, notes, "The policy is in ConfigMap own")
 	// With the breaker off, it takes evictions for sync to have the right.

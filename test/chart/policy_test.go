@@ -185,11 +185,15 @@ func valueFields(value any, path string, all map[string]bool) {
 
 func readValues(t *testing.T, path string) map[string]any {
 	t.Helper()
-	text, err := os.ReadFile(path)
-	testkit.Must(t, err)
 	var values map[string]any
-	testkit.Must(t, yaml.UnmarshalStrict(text, &values))
+	testkit.Must(t, yaml.UnmarshalStrict([]byte(testkit.ReadFile(t, path)), &values))
 	return values
+}
+
+// minimalPolicy returns a file with the policy of the least values.
+func minimalPolicy(t *testing.T) string {
+	t.Helper()
+	return testkit.TempFile(t, "policy.yaml", renderedPolicy(t, "-f", minimal))
 }
 
 func renderedPolicy(t *testing.T, args ...string) string {

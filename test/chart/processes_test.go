@@ -4,14 +4,15 @@ import (
 	"bytes"
 	"net/http"
 	"os/exec"
-	"slices"
 	"strings"
 	"sync"
 	"syscall"
 	"testing"
 
+	"github.com/aws/aws-sdk-go-v2/aws"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/ampbridge/ampbridge/test/awstest"
 	"github.com/ampbridge/ampbridge/test/testkit"
 	"github.com/ampbridge/ampbridge/test/tools"
 )
@@ -20,13 +21,10 @@ import (
 // with the chart's arguments, policy and service accounts. Nothing that it does
 // may be forbidden.
 func (f *fixture) testProcesses(t *testing.T) {
-	all := render(t, "-f", minimal)
-	policy := testkit.TempFile(t, "policy.yaml", renderedPolicy(t, "-f", minimal))
+	all, policy := render(t, "-f", minimal), minimalPolicy(t)
 	for _, component := range []string{"webhook", "sync"} {
 		name := "ampbridge-" + component
-		args := podOf(t, all.get(t, "Deployment", name)).Containers[0].Args
-		p := f.start(t, name, args, policy)
-		p.ready(t)
+		p := f.startDeployment(t, name, all, policy)
 		switch component {
 		case "webhook":
 			p.shows(t, "\nampbridge_certificate_trusted 1\n")
@@ -64,14 +62,15 @@ type process struct {
 	stop func()
 }
 
-// start runs the program with the arguments of the service account's pod.
-func (f *fixture) start(t *testing.T, account string, args []string, policy string, environment ...string) *process {
+// startDeployment runs the program of a Deployment of the chart, with its arguments and its service account, which
+// has the same name. It returns when the program is ready. policy is a file.
+func (f *fixture) startDeployment(t *testing.T, name string, all objects, policy string, environment ...string) *process {
 	t.Helper()
-	kubeconfig, err := f.KubeconfigFor(t.Context(), namespace, account)
+	kubeconfig, err := f.KubeconfigFor(t.Context(), namespace, name)
 	testkit.Must(t, err)
 	p := &process{health: testkit.FreeAddr(t), metrics: testkit.FreeAddr(t)}
-	args = append(
-		slices.Clone(args),
+	args := append(
+		podOf(t, all.get(t, "Deployment", name)).Containers[0].Args,
 		"--policy="+policy,
 		"--kubeconfig="+kubeconfig,
 		"--health-addr="+p.health,
@@ -82,6 +81,7 @@ func (f *fixture) start(t *testing.T, account string, args []string, policy stri
 		args = append(args, "--addr="+p.addr, "--drain-delay=0s")
 	}
 	p.log, p.stop = runWith(t, environment, binary(t), args...)
+	p.ready(t)
 	return p
 }
 
@@ -96,6 +96,24 @@ func (p *process) shows(t *testing.T, lines ...string) {
 	for _, line := range lines {
 		testkit.EventuallyEmpty(t, func() string { return p.log.under(answers(t, "http://"+p.metrics+"/metrics", line)) })
 	}
+}
+
+// startAWS starts AWS's double with the account and the workspace of [managed], where the cluster's issuer is known. It
+// returns the configuration of the account's administrator, and the environment of a program that acts for it.
+func (f *fixture) startAWS(t *testing.T) (admin aws.Config, environment []string) {
+	t.Helper()
+	cloud := awstest.Start(t, awstest.Options{})
+	_, err := cloud.RegisterIssuer(f.Issuer, f.OIDC(), awstest.PublicCA)
+	testkit.Must(t, err)
+	account := cloud.Account("111122223333")
+	_, err = account.PutManagedPolicy(
+		"boundary", `{"Version":"2012-10-17","Statement":{"Effect":"Allow","Action":"aps:RemoteWrite","Resource":"*"}}`,
+	)
+	testkit.Must(t, err)
+	account.AddWorkspace("eu-west-1", "ws-0001")
+	credentials := account.AdminCredentials()
+	environment = append(cloud.Environ(), "AWS_EC2_METADATA_DISABLED=true")
+	return cloud.Config(credentials, "eu-west-1"), append(environment, credentials.Environ()...)
 }
 
 // binary is ampbridge as it stands here.
@@ -142,18 +160,12 @@ func (o *output) under(complaint string) string {
 // answers complains while the URL does not answer with the text.
 func answers(t *testing.T, url, want string) string {
 	t.Helper()
-	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, nil)
-	testkit.Must(t, err)
-	response, err := http.DefaultClient.Do(request)
+	body, err := testkit.Request(t.Context(), http.MethodGet, url)
 	if err != nil {
 		return err.Error()
 	}
-	defer func() { _ = response.Body.Close() }()
-	var body bytes.Buffer
-	_, err = body.ReadFrom(response.Body)
-	testkit.Must(t, err)
-	if response.StatusCode != http.StatusOK || !strings.Contains(body.String(), want) {
-		return response.Status + "\n" + body.String()
+	if !strings.Contains(body, want) {
+		return "no " + want + " in\n" + body
 	}
 	return ""
 }

@@ -53,7 +53,7 @@ func (f *fixture) testReach(t *testing.T) {
 		{"kube-system, labelled by mistake", "kube-system", pod(image, nil, nil), false},
 	}
 	for _, failurePolicy := range []string{"Fail", "Ignore"} {
-		f.helm(t, "upgrade", release, chartDir, "--namespace", namespace, "-f", minimal, "--set", "webhook.failurePolicy="+failurePolicy)
+		f.upgrade(t, "-f", minimal, "--set", "webhook.failurePolicy="+failurePolicy)
 		create := func(namespace string, pod *corev1.Pod) error {
 			_, err := f.Client().CoreV1().Pods(namespace).Create(t.Context(), pod, metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
 			return err

@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -45,8 +46,15 @@ func helm(t *testing.T, args ...string) (stdout, stderr string, err error) {
 func runHelm(t *testing.T, program string, args ...string) (stdout, stderr string, err error) {
 	t.Helper()
 	home := t.TempDir()
-	cmd := exec.CommandContext(t.Context(), tools.Path(t, program), args...)
-	cmd.Env = append(os.Environ(), "HELM_CACHE_HOME="+home, "HELM_CONFIG_HOME="+home, "HELM_DATA_HOME="+home)
+	env := append(os.Environ(), "HELM_CACHE_HOME="+home, "HELM_CONFIG_HOME="+home, "HELM_DATA_HOME="+home)
+	return execute(t, env, tools.Path(t, program), args...)
+}
+
+// execute runs a program that may fail.
+func execute(t *testing.T, env []string, program string, args ...string) (stdout, stderr string, err error) {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), program, args...)
+	cmd.Env = env
 	var out, errs bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &errs
 	err = cmd.Run()
@@ -78,7 +86,7 @@ func render(t *testing.T, args ...string) objects {
 
 func renderBy(t *testing.T, program string, args ...string) objects {
 	t.Helper()
-	return parse(t, mustRunHelm(t, program, append([]string{"template", release, chartDir, "--namespace", namespace}, args...)...))
+	return parse(t, mustRunHelm(t, program, onChart("template", args...)...))
 }
 
 // forms are the chart's forms that differ in more than a value.
@@ -145,6 +153,13 @@ func (o objects) get(t *testing.T, kind, name string) *unstructured.Unstructured
 		t.Fatalf("the chart makes no %s %s", kind, name)
 	}
 	return object
+}
+
+// withoutLeasesAndHooks is what GitOps tools take for the manifests.
+func (o objects) withoutLeasesAndHooks() objects {
+	return slices.DeleteFunc(o, func(object *unstructured.Unstructured) bool {
+		return object.GetKind() == "Lease" || object.GetAnnotations()["helm.sh/hook"] != ""
+	})
 }
 
 // into decodes strictly: a field that the type does not know is an error.

@@ -10,7 +10,6 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -58,32 +57,18 @@ type watched struct {
 }
 
 func newWatched(t *testing.T) *watched {
-	w := &watched{fixture: &fixture{Cluster: cluster.Start(t, cluster.Options{}), program: helm4}}
-	testkit.Must(t, w.Namespace(t.Context(), namespace, nil))
-	testkit.Must(t, w.Namespace(t.Context(), "monitoring", map[string]string{policy.LabelInjection: string(policy.InjectionEnabled)}))
+	w := &watched{fixture: newFixture(t, cluster.Options{})}
 	for _, name := range []string{"prometheus-k8s", "stranger"} {
-		_, err := w.Client().CoreV1().ServiceAccounts("monitoring").Create(t.Context(),
-			&corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: name}}, metav1.CreateOptions{})
-		testkit.Must(t, err)
+		testkit.Must(t, w.ServiceAccount(t.Context(), "monitoring", name))
 	}
 	values := []string{"-f", valuesFile(t, managed)}
-	w.helm(t, append([]string{"install", release, chartDir, "--namespace", namespace}, values...)...)
+	w.install(t, values...)
 
-	cloud := awstest.Start(t, awstest.Options{})
-	_, err := cloud.RegisterIssuer(w.Issuer, w.OIDC(), awstest.PublicCA)
-	testkit.Must(t, err)
-	account := cloud.Account("111122223333")
-	_, err = account.PutManagedPolicy(
-		"boundary", `{"Version":"2012-10-17","Statement":{"Effect":"Allow","Action":"aps:RemoteWrite","Resource":"*"}}`,
-	)
-	testkit.Must(t, err)
-	account.AddWorkspace("eu-west-1", "ws-0001")
+	_, environment := w.startAWS(t)
 	all := render(t, values...)
 	w.policyFile = valuesFile(t, renderedPolicy(t, values...))
-	args := func(name string) []string { return podOf(t, all.get(t, "Deployment", name)).Containers[0].Args }
-	w.webhook = w.start(t, "ampbridge-webhook", args("ampbridge-webhook"), w.policyFile)
-	sync := w.start(t, "ampbridge-sync", args("ampbridge-sync"), w.policyFile,
-		slices.Concat(cloud.Environ(), account.AdminCredentials().Environ(), []string{"AWS_EC2_METADATA_DISABLED=true"})...)
+	w.webhook = w.startDeployment(t, "ampbridge-webhook", all, w.policyFile)
+	sync := w.startDeployment(t, "ampbridge-sync", all, w.policyFile, environment...)
 
 	site := barepod.New(t)
 	program := tools.Path(t, "prometheus")
@@ -107,8 +92,6 @@ func newWatched(t *testing.T) *watched {
 	late, port := pod(policy.DeliveryRelay)
 	add("late-0", late, port)
 	w.relayed, w.late = relayed, late
-	w.webhook.ready(t)
-	sync.ready(t)
 	sync.shows(t, "\nampbridge_audit_last_success_timestamp_seconds 1", "\nampbridge_sync_last_success_timestamp_seconds 1")
 	relayed.Start(t)
 	signing.Start(t)
@@ -184,7 +167,7 @@ func (w *watched) testQueries(t *testing.T) {
 		var parsed struct{ Data json.RawMessage }
 		testkit.Must(t, get(t, w.server+"/api/v1/parse_query?query="+url.QueryEscape(expression), &parsed))
 		var node any
-		testkit.Must(t, json.Unmarshal(parsed.Data, &node))
+		testkit.DecodeJSON(t, parsed.Data, &node)
 		found := selectors(node)
 		if len(found) == 0 {
 			t.Errorf("%s: %s selects nothing", from, expression)
@@ -280,19 +263,19 @@ func (w *watched) review(t *testing.T, serviceAccount string) (pod corev1.Pod) {
 	client := http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}}
 	response, err := client.Do(request)
 	testkit.Must(t, err)
-	defer func() { _ = response.Body.Close() }()
+	text := testkit.ReadBody(t, response)
 	if response.StatusCode != http.StatusOK {
 		t.Fatalf("the webhook answers with %s", response.Status)
 	}
 	var answer admissionv1.AdmissionReview
-	testkit.Must(t, json.NewDecoder(response.Body).Decode(&answer))
+	testkit.DecodeJSON(t, text, &answer)
 	if patch := answer.Response.Patch; len(patch) > 0 {
 		decoded, err := jsonpatch.DecodePatch(patch)
 		testkit.Must(t, err)
 		raw, err = decoded.Apply(raw)
 		testkit.Must(t, err)
 	}
-	testkit.Must(t, json.Unmarshal(raw, &pod))
+	testkit.DecodeJSON(t, raw, &pod)
 	return pod
 }
 
@@ -350,9 +333,19 @@ func (w *watched) query(t *testing.T, expression string) []sample {
 	t.Helper()
 	var answer struct{ Data struct{ Result []sample } }
 	if err := get(t, w.server+"/api/v1/query?query="+url.QueryEscape(expression), &answer); err != nil {
-		t.Errorf("%s: %v", expression, err)
+		t.Error(err)
 	}
 	return answer.Data.Result
+}
+
+// get decodes what Prometheus answers.
+func get(t *testing.T, url string, v any) error {
+	t.Helper()
+	text, err := testkit.Request(t.Context(), http.MethodGet, url)
+	if err != nil {
+		return err
+	}
+	return json.Unmarshal([]byte(text), v)
 }
 
 // faster makes the rules' clock sixty times as fast: a duration in minutes or hours is a
@@ -403,8 +396,6 @@ type grafanaDashboard struct {
 
 func readDashboard(t *testing.T) (d grafanaDashboard) {
 	t.Helper()
-	text, err := os.ReadFile(filepath.Join(chartDir, "files", "dashboard.json"))
-	testkit.Must(t, err)
-	testkit.Must(t, json.Unmarshal(text, &d))
+	testkit.DecodeJSON(t, testkit.ReadFile(t, filepath.Join(chartDir, "files", "dashboard.json")), &d)
 	return d
 }

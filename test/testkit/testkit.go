@@ -185,7 +185,7 @@ func Request(ctx context.Context, method, url string) (string, error) {
 }
 
 // DecodeJSON decodes JSON. The test fails if the text is no JSON of that type.
-func DecodeJSON[T string | []byte](t testing.TB, text T, into any) {
+func DecodeJSON[T ~string | ~[]byte](t testing.TB, text T, into any) {
 	t.Helper()
 	if err := json.Unmarshal([]byte(text), into); err != nil {
 		t.Fatalf("%v\n%s", err, text)
