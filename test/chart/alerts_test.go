@@ -1,7 +1,6 @@
 package chart
 
 import (
-	"encoding/json"
 	"io/fs"
 	"maps"
 	"os"
@@ -37,13 +36,10 @@ func TestMetricsExist(t *testing.T) {
 	if len(exported) < 20 {
 		t.Fatalf("only %d metrics in the code: %v", len(exported), exported)
 	}
-	dashboard, err := os.ReadFile(filepath.Join(chartDir, "files", "dashboard.json"))
-	testkit.Must(t, err)
-	if !json.Valid(dashboard) {
-		t.Error("the dashboard is not JSON")
-	}
+	readDashboard(t)
+	dashboard := chartFile(t, "files", "dashboard.json")
 	alerts := ruleFile(t)
-	for from, text := range map[string]string{"the dashboard": string(dashboard), "the alerts": alerts} {
+	for from, text := range map[string]string{"the dashboard": dashboard, "the alerts": alerts} {
 		asked := regexp.MustCompile(`ampbridge_[a-z_]+`).FindAllString(text, -1)
 		if len(asked) < 10 {
 			t.Errorf("%s has only %d metrics", from, len(asked))
@@ -58,11 +54,10 @@ func TestMetricsExist(t *testing.T) {
 
 // Each alert has a severity, a runbook that is a heading of the documentation, and texts.
 func TestAlertsAreComplete(t *testing.T) {
-	text, err := os.ReadFile(filepath.Join("../..", "docs", "troubleshooting", "runbook.md"))
-	testkit.Must(t, err)
+	text := testkit.ReadFile(t, "../../docs/troubleshooting/runbook.md")
 	headings := map[string]bool{}
-	for _, heading := range regexp.MustCompile(`(?m)^#+ (\S+)$`).FindAllSubmatch(text, -1) {
-		headings[strings.ToLower(string(heading[1]))] = true
+	for _, heading := range regexp.MustCompile(`(?m)^#+ (\S+)$`).FindAllStringSubmatch(text, -1) {
+		headings[strings.ToLower(heading[1])] = true
 	}
 	const book = "https://github.com/ampbridge/ampbridge/blob/main/docs/troubleshooting/runbook.md#"
 	seen := map[string]bool{}

@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
-	"os"
 	"reflect"
 	"slices"
 	"strings"
@@ -321,17 +320,16 @@ func compared(t *testing.T, object *unstructured.Unstructured) map[string]any {
 	text, err := json.Marshal(object.Object)
 	testkit.Must(t, err)
 	var fields map[string]any
-	testkit.Must(t, json.Unmarshal(text, &fields))
+	testkit.DecodeJSON(t, text, &fields)
 	return fields
 }
 
 // The page's snippets are values of this chart, and ignore the CA bundle of objects that it
 // makes, and nothing more.
 func TestGitOpsPage(t *testing.T) {
-	text, err := os.ReadFile("../../docs/guides/gitops.md")
-	testkit.Must(t, err)
+	text := testkit.ReadFile(t, "../../docs/guides/gitops.md")
 	found := map[string]*unstructured.Unstructured{}
-	for i, block := range strings.Split(string(text), "```") {
+	for i, block := range strings.Split(text, "```") {
 		if block, isYAML := strings.CutPrefix(block, "yaml\n"); isYAML && i%2 == 1 {
 			for _, object := range parse(t, block) {
 				found[object.GetKind()] = object

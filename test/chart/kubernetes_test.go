@@ -1,13 +1,8 @@
 package chart
 
 import (
-	"bytes"
-	"encoding/json"
 	"errors"
-	"fmt"
 	"maps"
-	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -93,12 +88,11 @@ func conforms(object *unstructured.Unstructured, s *spec.Schema) error {
 // they do not name is an error.
 func kubernetesSchemas(t *testing.T, version string) map[schema.GroupVersionKind]*spec.Schema {
 	t.Helper()
-	text, err := os.ReadFile(filepath.Join(module(t, "k8s.io/kubernetes@"+version), "api", "openapi-spec", "swagger.json"))
-	testkit.Must(t, err)
+	text := testkit.ReadFile(t, filepath.Join(module(t, "k8s.io/kubernetes@"+version), "api", "openapi-spec", "swagger.json"))
 	var document struct {
 		Definitions map[string]*spec.Schema `json:"definitions"`
 	}
-	testkit.Must(t, json.Unmarshal(text, &document))
+	testkit.DecodeJSON(t, text, &document)
 	known := map[schema.GroupVersionKind]*spec.Schema{}
 	for _, s := range document.Definitions {
 		var gvks []schema.GroupVersionKind
@@ -127,8 +121,6 @@ func customResources(t *testing.T) map[schema.GroupVersionKind]*spec.Schema {
 		files, err := filepath.Glob(filepath.Join(dir, "*.yaml"))
 		testkit.Must(t, err)
 		for _, file := range files {
-			text, err := os.ReadFile(file)
-			testkit.Must(t, err)
 			var crd struct {
 				Spec struct {
 					Group    string
@@ -139,7 +131,7 @@ func customResources(t *testing.T) map[schema.GroupVersionKind]*spec.Schema {
 					}
 				}
 			}
-			testkit.Must(t, yaml.Unmarshal(text, &crd))
+			testkit.Must(t, yaml.Unmarshal([]byte(testkit.ReadFile(t, file)), &crd))
 			if crd.Spec.Names.Kind == "" {
 				t.Fatalf("%s defines no kind", file)
 			}
@@ -197,14 +189,8 @@ func closed(s *spec.Schema, definitions map[string]*spec.Schema, above []string)
 // has to. Nothing of it is built.
 func module(t *testing.T, name string) string {
 	t.Helper()
-	cmd := exec.CommandContext(t.Context(), "go", "mod", "download", "-json", name)
-	cmd.Dir = t.TempDir() // outside of this module, whose go.sum stays as it is
-	var stderr bytes.Buffer
-	cmd.Stderr = &stderr
-	out, err := cmd.Output()
-	var answer struct{ Dir, Error string }
-	if decodeErr := json.Unmarshal(out, &answer); err != nil || decodeErr != nil || answer.Dir == "" {
-		t.Fatal(fmt.Errorf("go mod download %s: %w; %s%s", name, errors.Join(err, decodeErr), answer.Error, stderr.String()))
-	}
+	var answer struct{ Dir string }
+	// It runs outside of this module, whose go.sum stays as it is.
+	testkit.DecodeJSON(t, testkit.Exec(t, "go", "-C", t.TempDir(), "mod", "download", "-json", name), &answer)
 	return answer.Dir
 }

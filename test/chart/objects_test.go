@@ -2,7 +2,6 @@ package chart
 
 import (
 	"encoding/json"
-	"os/exec"
 	"slices"
 	"strings"
 	"testing"
@@ -11,6 +10,8 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"sigs.k8s.io/yaml"
 
 	"github.com/ampbridge/ampbridge/test/testkit"
 )
@@ -30,9 +31,9 @@ func TestArguments(t *testing.T) {
 			for _, object := range render(t, args...) {
 				for _, container := range podOf(t, object).Containers {
 					// --help comes last, so whatever stands before it is read.
-					out, err := exec.CommandContext(t.Context(), program, append(container.Args, "--help")...).CombinedOutput()
-					if err != nil || !strings.Contains(string(out), "\nUsage:\n  ampbridge "+container.Args[0]+" ") {
-						t.Errorf("ampbridge %s: %v\n%s", strings.Join(container.Args, " "), err, out)
+					out, stderr, err := execute(t, nil, program, append(container.Args, "--help")...)
+					if err != nil || !strings.Contains(out, "\nUsage:\n  ampbridge "+container.Args[0]+" ") {
+						t.Errorf("ampbridge %s: %v\n%s%s", strings.Join(container.Args, " "), err, out, stderr)
 					}
 					ran++
 				}
@@ -42,6 +43,66 @@ func TestArguments(t *testing.T) {
 			}
 		})
 	}
+}
+
+// render is what the chart makes of the values, hooks included.
+func render(t *testing.T, args ...string) objects {
+	t.Helper()
+	return renderBy(t, helm3, args...)
+}
+
+func renderBy(t *testing.T, program string, args ...string) objects {
+	t.Helper()
+	return parse(t, mustRunHelm(t, program, onChart("template", args...)...))
+}
+
+// objects are what a chart makes, in its order.
+type objects []*unstructured.Unstructured
+
+func parse(t *testing.T, text string) objects {
+	t.Helper()
+	var all objects
+	for document := range strings.SplitSeq(text, "\n---\n") {
+		var content map[string]any
+		testkit.Must(t, yaml.UnmarshalStrict([]byte(strings.TrimPrefix(document, "---\n")), &content))
+		if len(content) > 0 {
+			all = append(all, &unstructured.Unstructured{Object: content})
+		}
+	}
+	return all
+}
+
+func (o objects) find(kind, name string) *unstructured.Unstructured {
+	for _, object := range o {
+		if object.GetKind() == kind && object.GetName() == name {
+			return object
+		}
+	}
+	return nil
+}
+
+func (o objects) get(t *testing.T, kind, name string) *unstructured.Unstructured {
+	t.Helper()
+	object := o.find(kind, name)
+	if object == nil {
+		t.Fatalf("the chart makes no %s %s", kind, name)
+	}
+	return object
+}
+
+// withoutLeasesAndHooks is what GitOps tools take for the manifests.
+func (o objects) withoutLeasesAndHooks() objects {
+	return slices.DeleteFunc(o, func(object *unstructured.Unstructured) bool {
+		return object.GetKind() == "Lease" || object.GetAnnotations()["helm.sh/hook"] != ""
+	})
+}
+
+// into decodes strictly: a field that the type does not know is an error.
+func into(t *testing.T, object *unstructured.Unstructured, v any) {
+	t.Helper()
+	text, err := yaml.Marshal(object.Object)
+	testkit.Must(t, err)
+	testkit.Must(t, yaml.UnmarshalStrict(text, v))
 }
 
 // podOf is the pod that an object makes; others make an empty one.
@@ -55,15 +116,15 @@ func podOf(t *testing.T, object interface {
 	switch object.GetKind() {
 	case "Deployment":
 		var d appsv1.Deployment
-		testkit.Must(t, json.Unmarshal(text, &d))
+		testkit.DecodeJSON(t, text, &d)
 		return d.Spec.Template.Spec
 	case "CronJob":
 		var c batchv1.CronJob
-		testkit.Must(t, json.Unmarshal(text, &c))
+		testkit.DecodeJSON(t, text, &c)
 		return c.Spec.JobTemplate.Spec.Template.Spec
 	case "Pod":
 		var p corev1.Pod
-		testkit.Must(t, json.Unmarshal(text, &p))
+		testkit.DecodeJSON(t, text, &p)
 		return p.Spec
 	}
 	return corev1.PodSpec{}

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"maps"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"reflect"
 	"slices"
@@ -422,14 +421,12 @@ func TestFoundByItsLabel(t *testing.T) {
 
 // The package shows what it is, and which image it runs.
 func TestChartYAML(t *testing.T) {
-	text, err := os.ReadFile(filepath.Join(chartDir, "Chart.yaml"))
-	testkit.Must(t, err)
 	var chart struct {
 		AppVersion, Icon, Home string
 		Maintainers            []map[string]string
 		Annotations            map[string]string
 	}
-	testkit.Must(t, yaml.Unmarshal(text, &chart))
+	testkit.Must(t, yaml.Unmarshal([]byte(chartFile(t, "Chart.yaml")), &chart))
 	repository := strings.TrimPrefix(chart.Home, "https://github.com/")
 	icon, found := strings.CutPrefix(chart.Icon, "https://raw.githubusercontent.com/"+repository+"/main/")
 	if !found {
@@ -456,16 +453,14 @@ func TestChartYAML(t *testing.T) {
 func TestMakeManifests(t *testing.T) {
 	path, err := filepath.Abs(minimal)
 	testkit.Must(t, err)
-	cmd := exec.CommandContext(t.Context(), "make", "-s", "-C", "../..", "manifests", "VALUES="+path, "NAMESPACE=elsewhere")
-	out, err := cmd.Output()
-	testkit.Must(t, err)
+	made := testkit.Exec(t, "make", "-s", "-C", "../..", "manifests", "VALUES="+path, "NAMESPACE=elsewhere")
 	want := parse(t, mustHelm(t, "template", "ampbridge", chartDir, "--namespace", "elsewhere", "-f", minimal))
 	want = slices.DeleteFunc(want, func(o *unstructured.Unstructured) bool { return o.GetAnnotations()["helm.sh/hook"] != "" })
-	if diff := cmp.Diff(named(want), named(parse(t, string(out)))); diff != "" {
+	if diff := cmp.Diff(named(want), named(parse(t, made))); diff != "" {
 		t.Errorf("-Helm +make manifests:\n%s", diff)
 	}
-	if out, err := exec.CommandContext(t.Context(), "make", "-s", "-C", "../..", "manifests").CombinedOutput(); err == nil ||
-		!strings.Contains(string(out), "make manifests VALUES=values.yaml") {
-		t.Errorf("without values: %v\n%s", err, out)
+	if _, stderr, err := execute(t, nil, "make", "-s", "-C", "../..", "manifests"); err == nil ||
+		!strings.Contains(stderr, "make manifests VALUES=values.yaml") {
+		t.Errorf("without values: %v\n%s", err, stderr)
 	}
 }

@@ -2,11 +2,8 @@ package chart
 
 import (
 	"encoding"
-	"encoding/json"
 	"fmt"
 	"maps"
-	"os"
-	"path/filepath"
 	"reflect"
 	"slices"
 	"strings"
@@ -84,10 +81,8 @@ type jsonSchema struct {
 
 func readSchema(t *testing.T) *jsonSchema {
 	t.Helper()
-	text, err := os.ReadFile(filepath.Join(chartDir, "values.schema.json"))
-	testkit.Must(t, err)
 	s := &jsonSchema{}
-	testkit.Must(t, json.Unmarshal(text, s))
+	testkit.DecodeJSON(t, chartFile(t, "values.schema.json"), s)
 	return s
 }
 
@@ -123,9 +118,8 @@ func (s *jsonSchema) fields(of *jsonSchema, path string, all *[]string) {
 func TestPolicyArrivesAsItWas(t *testing.T) {
 	everythingPolicy, err := yaml.Marshal(readValues(t, everything)["policy"])
 	testkit.Must(t, err)
-	example, err := os.ReadFile("../../docs/examples/policy.yaml")
-	testkit.Must(t, err)
-	for name, text := range map[string][]byte{"everything": everythingPolicy, "example": example} {
+	example := testkit.ReadFile(t, "../../docs/examples/policy.yaml")
+	for name, text := range map[string][]byte{"everything": everythingPolicy, "example": []byte(example)} {
 		t.Run(name, func(t *testing.T) {
 			want, err := policy.Parse(text)
 			testkit.Must(t, err)

@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -20,9 +19,8 @@ import (
 // The chart's README.md is its template with a list of values in it, made from
 // the comments in values.yaml that begin with two dashes.
 func TestReadme(t *testing.T) {
-	template, err := os.ReadFile(filepath.Join("testdata", "README.md.template"))
-	testkit.Must(t, err)
-	before, after, found := strings.Cut(string(template), "{{values}}\n")
+	template := testkit.ReadFile(t, filepath.Join("testdata", "README.md.template"))
+	before, after, found := strings.Cut(template, "{{values}}\n")
 	if !found {
 		t.Fatal("the template has no line {{values}}")
 	}
@@ -58,14 +56,12 @@ func item(v value) string {
 
 // What the README calls the least is enough.
 func TestReadmesExample(t *testing.T) {
-	text, err := os.ReadFile(filepath.Join(chartDir, "README.md"))
-	testkit.Must(t, err)
-	_, rest, _ := strings.Cut(string(text), "```yaml\n")
+	_, rest, _ := strings.Cut(chartFile(t, "README.md"), "```yaml\n")
 	example, _, found := strings.Cut(rest, "```")
 	if !found {
 		t.Fatal("the README has no example of values")
 	}
-	_, err = policy.Parse([]byte(renderedPolicy(t, "-f", valuesFile(t, example))))
+	_, err := policy.Parse([]byte(renderedPolicy(t, "-f", valuesFile(t, example))))
 	testkit.Must(t, err)
 }
 
@@ -121,10 +117,8 @@ type value struct{ path, standard, text string }
 // comment of two dashes, or that is no mapping.
 func documented(t *testing.T) []value {
 	t.Helper()
-	text, err := os.ReadFile(filepath.Join(chartDir, "values.yaml"))
-	testkit.Must(t, err)
 	var document yaml.Node
-	testkit.Must(t, yaml.Unmarshal(text, &document))
+	testkit.Must(t, yaml.Unmarshal([]byte(chartFile(t, "values.yaml")), &document))
 	var all []value
 	walk(t, document.Content[0], "", &all)
 	return all

@@ -227,6 +227,13 @@ func tryUpdate[T any](api func(context.Context, T, metav1.UpdateOptions) (T, err
 	}
 }
 
+func tryApply[C, T any](api func(context.Context, C, metav1.ApplyOptions) (T, error), object C) call {
+	return func(ctx context.Context) error {
+		_, err := api(ctx, object, metav1.ApplyOptions{FieldManager: "test", DryRun: []string{metav1.DryRunAll}})
+		return err
+	}
+}
+
 func tryDelete(api func(context.Context, string, metav1.DeleteOptions) error, name string) call {
 	return func(ctx context.Context) error { return api(ctx, name, metav1.DeleteOptions{}) }
 }
@@ -421,29 +428,11 @@ func (f *fixture) rights(t *testing.T, home, account, in string) map[string]bool
 }
 
 func applySecret(c kubernetes.Interface, name string) call {
-	return func(ctx context.Context) error {
-		_, err := c.CoreV1().Secrets(
-			namespace,
-		).Apply(
-			ctx,
-			applycorev1.Secret(name, namespace),
-			metav1.ApplyOptions{FieldManager: "test", DryRun: []string{metav1.DryRunAll}},
-		)
-		return err
-	}
+	return tryApply(c.CoreV1().Secrets(namespace).Apply, applycorev1.Secret(name, namespace))
 }
 
 func applyLease(c kubernetes.Interface, name string) call {
-	return func(ctx context.Context) error {
-		_, err := c.CoordinationV1().Leases(
-			namespace,
-		).Apply(
-			ctx,
-			applycoordinationv1.Lease(name, namespace),
-			metav1.ApplyOptions{FieldManager: "test", DryRun: []string{metav1.DryRunAll}},
-		)
-		return err
-	}
+	return tryApply(c.CoordinationV1().Leases(namespace).Apply, applycoordinationv1.Lease(name, namespace))
 }
 
 func evict(c kubernetes.Interface, namespace string) call {
@@ -462,12 +451,7 @@ func token(c kubernetes.Interface, namespace, account string) call {
 func patchRegistration(c kubernetes.Interface, name string) call {
 	return func(ctx context.Context) error {
 		_, err := c.AdmissionregistrationV1().MutatingWebhookConfigurations().Patch(
-			ctx,
-			name,
-			types.MergePatchType,
-			[]byte(`{"webhooks":[]}`),
-			metav1.PatchOptions{},
-		)
+			ctx, name, types.MergePatchType, []byte(`{"webhooks":[]}`), metav1.PatchOptions{})
 		return err
 	}
 }

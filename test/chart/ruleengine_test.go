@@ -2,8 +2,6 @@ package chart
 
 import (
 	"fmt"
-	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -377,14 +375,10 @@ func orZero(duration string) string {
 // ruleEngine runs the tests in Prometheus's own rule engine, by its own clock.
 func ruleEngine(t *testing.T, tests []engineTest, args ...string) {
 	t.Helper()
-	rules := ruleFile(t, args...)
 	dir := t.TempDir()
-	testkit.WriteFile(t, filepath.Join(dir, "rules.yml"), rules)
+	testkit.WriteFile(t, filepath.Join(dir, "rules.yml"), ruleFile(t, args...))
 	text, err := yaml.Marshal(map[string]any{"rule_files": []string{"rules.yml"}, "evaluation_interval": "1m", "tests": tests})
 	testkit.Must(t, err)
-	testkit.Must(t, os.WriteFile(filepath.Join(dir, "tests.yml"), text, 0o600))
-	out, err := exec.CommandContext(t.Context(), tools.Path(t, "promtool"), "test", "rules", filepath.Join(dir, "tests.yml")).CombinedOutput()
-	if err != nil {
-		t.Errorf("promtool test rules: %v\n%s", err, out)
-	}
+	testkit.WriteFile(t, filepath.Join(dir, "tests.yml"), string(text))
+	testkit.Exec(t, tools.Path(t, "promtool"), "test", "rules", filepath.Join(dir, "tests.yml"))
 }

@@ -1,13 +1,11 @@
 package chart
 
 import (
-	"os"
 	"path/filepath"
 	"testing"
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
-	"sigs.k8s.io/yaml"
 
 	"github.com/ampbridge/ampbridge/test/testkit"
 )
@@ -29,10 +27,7 @@ func TestOperatorSchemasTakeSnippets(t *testing.T) {
 			t.Fatalf("%s: %d files, want two or more", pattern, len(files))
 		}
 		for _, file := range files {
-			text, err := os.ReadFile(file)
-			testkit.Must(t, err)
-			var values map[string]any
-			testkit.Must(t, yaml.UnmarshalStrict(text, &values))
+			values := readValues(t, file)
 			for _, kind := range []schema.GroupVersionKind{
 				{Group: "monitoring.coreos.com", Version: "v1", Kind: "Prometheus"},
 				{Group: "monitoring.coreos.com", Version: "v1alpha1", Kind: "PrometheusAgent"},

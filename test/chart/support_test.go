@@ -6,12 +6,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
-
-	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
-	"sigs.k8s.io/yaml"
 
 	"github.com/ampbridge/ampbridge/test/testkit"
 	"github.com/ampbridge/ampbridge/test/tools"
@@ -78,17 +74,6 @@ func mustRunHelm(t *testing.T, program string, args ...string) string {
 	return out
 }
 
-// render is what the chart makes of the values, hooks included.
-func render(t *testing.T, args ...string) objects {
-	t.Helper()
-	return renderBy(t, helm3, args...)
-}
-
-func renderBy(t *testing.T, program string, args ...string) objects {
-	t.Helper()
-	return parse(t, mustRunHelm(t, program, onChart("template", args...)...))
-}
-
 // forms are the chart's forms that differ in more than a value.
 var forms = map[string][]string{
 	"minimal":    {"-f", minimal},
@@ -121,57 +106,14 @@ var forms = map[string][]string{
 	"GKE": {"-f", minimal, "--set", "webhook.port=10250"},
 }
 
-// objects are what a chart makes, in its order.
-type objects []*unstructured.Unstructured
-
-func parse(t *testing.T, text string) objects {
-	t.Helper()
-	var all objects
-	for document := range strings.SplitSeq(text, "\n---\n") {
-		var content map[string]any
-		testkit.Must(t, yaml.UnmarshalStrict([]byte(strings.TrimPrefix(document, "---\n")), &content))
-		if len(content) > 0 {
-			all = append(all, &unstructured.Unstructured{Object: content})
-		}
-	}
-	return all
-}
-
-func (o objects) find(kind, name string) *unstructured.Unstructured {
-	for _, object := range o {
-		if object.GetKind() == kind && object.GetName() == name {
-			return object
-		}
-	}
-	return nil
-}
-
-func (o objects) get(t *testing.T, kind, name string) *unstructured.Unstructured {
-	t.Helper()
-	object := o.find(kind, name)
-	if object == nil {
-		t.Fatalf("the chart makes no %s %s", kind, name)
-	}
-	return object
-}
-
-// withoutLeasesAndHooks is what GitOps tools take for the manifests.
-func (o objects) withoutLeasesAndHooks() objects {
-	return slices.DeleteFunc(o, func(object *unstructured.Unstructured) bool {
-		return object.GetKind() == "Lease" || object.GetAnnotations()["helm.sh/hook"] != ""
-	})
-}
-
-// into decodes strictly: a field that the type does not know is an error.
-func into(t *testing.T, object *unstructured.Unstructured, v any) {
-	t.Helper()
-	text, err := yaml.Marshal(object.Object)
-	testkit.Must(t, err)
-	testkit.Must(t, yaml.UnmarshalStrict(text, v))
-}
-
 // valuesFile writes values of the chart to a file.
 func valuesFile(t *testing.T, text string) string {
 	t.Helper()
 	return testkit.TempFile(t, "values.yaml", text)
+}
+
+// chartFile returns the text of a file of the chart.
+func chartFile(t *testing.T, name ...string) string {
+	t.Helper()
+	return testkit.ReadFile(t, filepath.Join(append([]string{chartDir}, name...)...))
 }

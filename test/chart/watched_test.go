@@ -396,6 +396,6 @@ type grafanaDashboard struct {
 
 func readDashboard(t *testing.T) (d grafanaDashboard) {
 	t.Helper()
-	testkit.DecodeJSON(t, testkit.ReadFile(t, filepath.Join(chartDir, "files", "dashboard.json")), &d)
+	testkit.DecodeJSON(t, chartFile(t, "files", "dashboard.json"), &d)
 	return d
 }
