@@ -66,18 +66,15 @@ func newFixture(t *testing.T, text string) *fixture {
 	f := &fixture{Cluster: cluster.Start(t, cluster.Options{}), file: filepath.Join(t.TempDir(), "policy.yaml")}
 	testkit.Must(t, f.Namespace(t.Context(), home, nil))
 	f.install(t)
-	f.sync, f.webCfg = f.as(t, "ampbridge-sync"), f.as(t, "ampbridge-webhook")
+	f.sync = webhooktest.As(t, f.Cluster, home, "ampbridge-sync")
+	f.webCfg = webhooktest.As(t, f.Cluster, home, "ampbridge-webhook")
 	f.setPolicy(t, text)
 
 	addr, certs := testkit.FreeAddr(t), t.TempDir()
 	webhooktest.Register(t, f.Cluster, addr, certs, home)
 	webhooktest.Run(t, webhook.Options{Addr: addr, CertDir: certs, PolicyFile: f.file, RESTConfig: f.webCfg, Namespace: home})
 	f.namespace(t, "test-probe", nil)
-	testkit.Eventually(t, "the webhook injects", func() bool {
-		pod, err := f.Client().CoreV1().Pods("test-probe").Create(t.Context(), bare("probe"), dryRun)
-		testkit.Must(t, err)
-		return webhooktest.Injected(pod)
-	})
+	webhooktest.EventuallyInjects(t, f.Cluster, "test-probe", spec())
 	return f
 }
 
@@ -117,14 +114,6 @@ func (f *fixture) install(t *testing.T) {
 		}
 		testkit.Must(t, err)
 	}
-}
-
-// as returns the connection of one of the chart's service accounts.
-func (f *fixture) as(t *testing.T, name string) *rest.Config {
-	t.Helper()
-	config, err := f.As(t.Context(), home, name)
-	testkit.Must(t, err)
-	return config
 }
 
 // setPolicy changes the policy of webhook and auditor.

@@ -12,10 +12,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/aws/aws-sdk-go-v2/aws"
 	v4 "github.com/aws/aws-sdk-go-v2/aws/signer/v4"
 	"github.com/aws/aws-sdk-go-v2/service/iam"
-	"github.com/aws/aws-sdk-go-v2/service/sts"
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/ampbridge/ampbridge/policy"
@@ -85,14 +83,10 @@ func (d drawn) permits(t *testing.T, n int, p *policy.Policy, found plan.Account
 func (m *member) reach(destination int, serviceAccount string) map[string]int {
 	m.Helper()
 	d, namespace := m.policy.Destinations[destination], string(m.policy.Grants[0].Namespaces[0])
-	out, err := sts.NewFromConfig(aws.Config{Region: region, BaseEndpoint: &m.cloud.URL}).AssumeRoleWithWebIdentity(m.Context(),
-		&sts.AssumeRoleWithWebIdentityInput{
-			RoleArn: aws.String(m.roleOf(destination, serviceAccount).String()), RoleSessionName: aws.String("test"),
-			WebIdentityToken: aws.String(m.signer.Token("system:serviceaccount:"+namespace+":"+serviceAccount, audience)),
-		})
+	session, err := m.session(m.roleOf(destination, serviceAccount), namespace, serviceAccount)
 	m.must(nil, err)
-	keys := aws.Credentials{AccessKeyID: *out.Credentials.AccessKeyId, SecretAccessKey: *out.Credentials.SecretAccessKey,
-		SessionToken: *out.Credentials.SessionToken}
+	keys, err := session.Retrieve(m.Context())
+	m.must(nil, err)
 	statuses := map[string]int{}
 	for _, call := range []struct{ method, path, parameters string }{
 		{"POST", "remote_write", ""}, {"GET", "query", "?query=vector(1)"}, {"GET", "query_range", "?query=vector(1)&start=0&end=60&step=30"},
@@ -143,7 +137,7 @@ func readersAndWriters(t *testing.T, scope func(string) string) {
 	account := f.cloud.Account(accountID)
 	account.AddWorkspace(region, "ws-0001-"+accountID)
 	account.AddWorkspace("eu-central-1", "ws-0002-"+accountID)
-	admin := f.client(account.AdminCredentials())
+	admin := account.IAM()
 	old := scope(strings.NewReplacer("destinations: [central, backup]", "destinations: [central]",
 		"policy/boundary", "policy/ampbridge-boundary").Replace(policyText("dev", accountID, "readers")))
 	const reader, both = 2, 3
@@ -212,13 +206,13 @@ trust: {`).Replace(old)
 
 	// The boundary limits a role, whatever the role's own document allows.
 	_, err := admin.PutRolePolicy(t.Context(), &iam.PutRolePolicyInput{
-		RoleName: aws.String(m.roleOf(reader, "grafana").RoleName()), PolicyName: aws.String("wide"),
-		PolicyDocument: aws.String(`{"Version":"2012-10-17","Statement":{"Effect":"Allow","Action":"aps:*","Resource":"*"}}`),
+		RoleName: new(m.roleOf(reader, "grafana").RoleName()), PolicyName: new("wide"),
+		PolicyDocument: new(`{"Version":"2012-10-17","Statement":{"Effect":"Allow","Action":"aps:*","Resource":"*"}}`),
 	})
 	f.must(nil, err)
 	narrow := strings.ReplaceAll(policy.BoundaryDocument(m.policy, accountID).String(), `"aps:GetSeries",`, "")
 	_, err = admin.CreatePolicyVersion(t.Context(), &iam.CreatePolicyVersionInput{
-		PolicyArn: aws.String("arn:aws:iam::" + accountID + ":policy/ampbridge-boundary"), PolicyDocument: &narrow, SetAsDefault: true,
+		PolicyArn: new("arn:aws:iam::" + accountID + ":policy/ampbridge-boundary"), PolicyDocument: &narrow, SetAsDefault: true,
 	})
 	f.must(nil, err)
 	want := answers(200, 200) // the workspace is in the boundary for another destination's writes

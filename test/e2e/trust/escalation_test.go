@@ -48,9 +48,9 @@ func (f *fixture) thief(m *member, c awstest.Credentials) thief {
 }
 
 func (t thief) create(path, name, boundary string, tags ...string) error {
-	in := &iam.CreateRoleInput{RoleName: &name, Path: &path, AssumeRolePolicyDocument: aws.String(adminsTrust), Tags: tagsOf(tags...)}
+	in := &iam.CreateRoleInput{RoleName: &name, Path: &path, AssumeRolePolicyDocument: new(adminsTrust), Tags: tagsOf(tags...)}
 	if boundary != "" {
-		in.PermissionsBoundary = aws.String("arn:aws:iam::" + boundary)
+		in.PermissionsBoundary = new("arn:aws:iam::" + boundary)
 	}
 	_, err := t.iam.CreateRole(t.ctx, in)
 	return err
@@ -59,7 +59,7 @@ func (t thief) create(path, name, boundary string, tags ...string) error {
 func (t thief) trust(role string) error {
 	_, err := t.iam.UpdateAssumeRolePolicy(
 		t.ctx,
-		&iam.UpdateAssumeRolePolicyInput{RoleName: &role, PolicyDocument: aws.String(adminsTrust)},
+		&iam.UpdateAssumeRolePolicyInput{RoleName: &role, PolicyDocument: new(adminsTrust)},
 	)
 	return err
 }
@@ -67,7 +67,7 @@ func (t thief) trust(role string) error {
 func (t thief) permit(role string) error {
 	_, err := t.iam.PutRolePolicy(
 		t.ctx,
-		&iam.PutRolePolicyInput{RoleName: &role, PolicyName: aws.String(plan.PolicyName), PolicyDocument: aws.String(everything)},
+		&iam.PutRolePolicyInput{RoleName: &role, PolicyName: new(plan.PolicyName), PolicyDocument: new(everything)},
 	)
 	return err
 }
@@ -75,7 +75,7 @@ func (t thief) permit(role string) error {
 func (t thief) bound(role, boundary string) error {
 	_, err := t.iam.PutRolePermissionsBoundary(
 		t.ctx,
-		&iam.PutRolePermissionsBoundaryInput{RoleName: &role, PermissionsBoundary: aws.String("arn:aws:iam::" + boundary)},
+		&iam.PutRolePermissionsBoundaryInput{RoleName: &role, PermissionsBoundary: new("arn:aws:iam::" + boundary)},
 	)
 	return err
 }
@@ -86,33 +86,33 @@ func (t thief) tag(role string, tags ...string) error {
 }
 
 func (t thief) lengthen(role string) error {
-	_, err := t.iam.UpdateRole(t.ctx, &iam.UpdateRoleInput{RoleName: &role, MaxSessionDuration: aws.Int32(12 * 3600)})
+	_, err := t.iam.UpdateRole(t.ctx, &iam.UpdateRoleInput{RoleName: &role, MaxSessionDuration: new(int32(12 * 3600))})
 	return err
 }
 
 func (t thief) attach(role, policy string) error {
-	_, err := t.iam.AttachRolePolicy(t.ctx, &iam.AttachRolePolicyInput{RoleName: &role, PolicyArn: aws.String("arn:aws:iam::" + policy)})
+	_, err := t.iam.AttachRolePolicy(t.ctx, &iam.AttachRolePolicyInput{RoleName: &role, PolicyArn: new("arn:aws:iam::" + policy)})
 	return err
 }
 
 func (t thief) assume(role string) error {
 	_, err := t.sts.AssumeRole(
 		t.ctx,
-		&sts.AssumeRoleInput{RoleArn: aws.String("arn:aws:iam::" + accountID + ":role/" + role), RoleSessionName: aws.String("thief")},
+		&sts.AssumeRoleInput{RoleArn: new("arn:aws:iam::" + accountID + ":role/" + role), RoleSessionName: new("thief")},
 	)
 	return err
 }
 
 func (t thief) register(issuer policy.Issuer, tags ...string) error {
 	_, err := t.iam.CreateOpenIDConnectProvider(t.ctx, &iam.CreateOpenIDConnectProviderInput{
-		Url: aws.String(string(issuer)), ClientIDList: []string{audience}, ThumbprintList: []string{thumbprint}, Tags: tagsOf(tags...)})
+		Url: new(string(issuer)), ClientIDList: []string{audience}, ThumbprintList: []string{thumbprint}, Tags: tagsOf(tags...)})
 	return err
 }
 
 func (t thief) audience(issuer policy.Issuer) error {
 	_, err := t.iam.AddClientIDToOpenIDConnectProvider(
 		t.ctx,
-		&iam.AddClientIDToOpenIDConnectProviderInput{OpenIDConnectProviderArn: providerIn(issuer), ClientID: aws.String("thief")},
+		&iam.AddClientIDToOpenIDConnectProviderInput{OpenIDConnectProviderArn: providerIn(issuer), ClientID: new("thief")},
 	)
 	return err
 }
@@ -125,7 +125,7 @@ func (t thief) thumbprints(issuer policy.Issuer) error {
 }
 
 func providerIn(issuer policy.Issuer) *string {
-	return aws.String(issuer.ProviderARN("aws", accountID).String())
+	return new(issuer.ProviderARN("aws", accountID).String())
 }
 
 func tagsOf(pairs ...string) (tags []types.Tag) {
@@ -232,7 +232,7 @@ var ways = []struct {
 	{"the owner untagged", func(t thief) error {
 		_, err := t.iam.UntagRole(
 			t.ctx,
-			&iam.UntagRoleInput{RoleName: aws.String("ampbridge.dev.central"), TagKeys: []string{plan.TagOwner}},
+			&iam.UntagRoleInput{RoleName: new("ampbridge.dev.central"), TagKeys: []string{plan.TagOwner}},
 		)
 		return err
 	}},
@@ -253,7 +253,7 @@ var ways = []struct {
 			t.ctx,
 			&iam.RemoveClientIDFromOpenIDConnectProviderInput{
 				OpenIDConnectProviderArn: providerIn(otherIssuer),
-				ClientID:                 aws.String(audience),
+				ClientID:                 new(audience),
 			},
 		)
 		return err
@@ -276,30 +276,30 @@ var ways = []struct {
 	}},
 
 	{"a managed policy created", func(t thief) error {
-		_, err := t.iam.CreatePolicy(t.ctx, &iam.CreatePolicyInput{PolicyName: aws.String("evil"), PolicyDocument: aws.String(everything)})
+		_, err := t.iam.CreatePolicy(t.ctx, &iam.CreatePolicyInput{PolicyName: new("evil"), PolicyDocument: new(everything)})
 		return err
 	}},
 	{"the boundary policy deleted", func(t thief) error {
-		_, err := t.iam.DeletePolicy(t.ctx, &iam.DeletePolicyInput{PolicyArn: aws.String("arn:aws:iam::" + bounded)})
+		_, err := t.iam.DeletePolicy(t.ctx, &iam.DeletePolicyInput{PolicyArn: new("arn:aws:iam::" + bounded)})
 		return err
 	}},
 	// These are last, because the administrator's calls delete things.
 	{"the boundary removed", func(t thief) error {
 		_, err := t.iam.DeleteRolePermissionsBoundary(
 			t.ctx,
-			&iam.DeleteRolePermissionsBoundaryInput{RoleName: aws.String("ampbridge.dev.central")},
+			&iam.DeleteRolePermissionsBoundaryInput{RoleName: new("ampbridge.dev.central")},
 		)
 		return err
 	}},
 	{"permissions taken from another cluster", func(t thief) error {
 		_, err := t.iam.DeleteRolePolicy(
 			t.ctx,
-			&iam.DeleteRolePolicyInput{RoleName: aws.String("ampbridge.dev2.central"), PolicyName: aws.String(plan.PolicyName)},
+			&iam.DeleteRolePolicyInput{RoleName: new("ampbridge.dev2.central"), PolicyName: new(plan.PolicyName)},
 		)
 		return err
 	}},
 	{"another cluster's role deleted", func(t thief) error {
-		_, err := t.iam.DeleteRole(t.ctx, &iam.DeleteRoleInput{RoleName: aws.String("ampbridge.dev2.central")})
+		_, err := t.iam.DeleteRole(t.ctx, &iam.DeleteRoleInput{RoleName: new("ampbridge.dev2.central")})
 		return err
 	}},
 	{"another cluster's provider deleted", func(t thief) error {
@@ -375,7 +375,7 @@ func TestWhatAThiefGetsIsBounded(t *testing.T) {
 	f.must(nil, up.permit("ampbridge.dev.mine"))
 	_, err = up.iam.UpdateAssumeRolePolicy(
 		t.Context(),
-		&iam.UpdateAssumeRolePolicyInput{RoleName: aws.String("ampbridge.dev.mine"), PolicyDocument: aws.String(
+		&iam.UpdateAssumeRolePolicyInput{RoleName: new("ampbridge.dev.mine"), PolicyDocument: new(
 			`{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":{"AWS":"` + aws.ToString(
 				who.Arn,
 			) + `"},"Action":"sts:AssumeRole"}]}`,
@@ -383,7 +383,7 @@ func TestWhatAThiefGetsIsBounded(t *testing.T) {
 	)
 	f.must(nil, err)
 	session, err := up.sts.AssumeRole(t.Context(), &sts.AssumeRoleInput{
-		RoleArn: aws.String("arn:aws:iam::" + accountID + ":role" + lawful + "ampbridge.dev.mine"), RoleSessionName: aws.String("thief")})
+		RoleArn: new("arn:aws:iam::" + accountID + ":role" + lawful + "ampbridge.dev.mine"), RoleSessionName: new("thief")})
 	f.must(nil, err)
 	before := f.state(account)
 	c := session.Credentials

@@ -77,7 +77,7 @@ func TestKilledAfterEveryCall(t *testing.T) {
 	own := scopes[policy.RoleScopeServiceAccount]
 	repairing := func(f *fixture, m *member) {
 		m.inSync()
-		drift(t.Context(), t, m, f.client(f.cloud.Account(m.accountID()).AdminCredentials()))
+		drift(t.Context(), t, m, f.cloud.Account(m.accountID()).IAM())
 	}
 	for _, c := range []struct {
 		name    string

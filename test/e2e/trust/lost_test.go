@@ -5,7 +5,6 @@ import (
 	"sync"
 	"testing"
 
-	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/iam"
 	"github.com/google/go-cmp/cmp"
 )
@@ -23,7 +22,7 @@ func TestNoTrustIsLostAmongManyClusters(t *testing.T) {
 func crowd(t *testing.T, scope func(string) string, become func(*member) *member) {
 	f := newFixture(t)
 	account := f.account(accountID)
-	admin := f.client(account.AdminCredentials())
+	admin := account.IAM()
 	long := strings.Repeat("l", 62)
 	names := []string{
 		"dev", "dev1", "dev-1", "dev--1", "dev-1-central", "d", "central", "backup", "ampbridge", "dev-backup",
@@ -40,8 +39,8 @@ func crowd(t *testing.T, scope func(string) string, become func(*member) *member
 		admin.CreateRole(
 			t.Context(),
 			&iam.CreateRoleInput{
-				RoleName:                 aws.String(strings.ToUpper(taken.role(0).RoleName())),
-				AssumeRolePolicyDocument: aws.String(adminsTrust),
+				RoleName:                 new(strings.ToUpper(taken.role(0).RoleName())),
+				AssumeRolePolicyDocument: new(adminsTrust),
 			},
 		),
 	)

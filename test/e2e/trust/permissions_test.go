@@ -1,7 +1,6 @@
 package trust_test
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"os"
@@ -10,7 +9,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/iam"
 	"github.com/aws/aws-sdk-go-v2/service/iam/types"
 	"github.com/google/go-cmp/cmp"
@@ -24,30 +22,30 @@ import (
 // drift makes manual changes to a cluster's resources: one of each kind that sync can repair.
 func drift(ctx context.Context, t *testing.T, m *member, admin *iam.Client) {
 	t.Helper()
-	central, backup := aws.String(m.role(0).RoleName()), aws.String(m.role(1).RoleName())
-	provider := aws.String(m.issuer.ProviderARN("aws", m.accountID()).String())
+	central, backup := new(m.role(0).RoleName()), new(m.role(1).RoleName())
+	provider := new(m.issuer.ProviderARN("aws", m.accountID()).String())
 	must := func(_ any, err error) {
 		t.Helper()
 		testkit.Must(t, err)
 	}
 	must(admin.UpdateAssumeRolePolicy(ctx, &iam.UpdateAssumeRolePolicyInput{RoleName: central,
-		PolicyDocument: aws.String(strings.ReplaceAll(adminsTrust, accountID, m.accountID()))}))
+		PolicyDocument: new(strings.ReplaceAll(adminsTrust, accountID, m.accountID()))}))
 	must(admin.DeleteRolePermissionsBoundary(ctx, &iam.DeleteRolePermissionsBoundaryInput{RoleName: central}))
-	must(admin.PutRolePolicy(ctx, &iam.PutRolePolicyInput{RoleName: central, PolicyName: aws.String(plan.PolicyName),
-		PolicyDocument: aws.String(`{"Version":"2012-10-17","Statement":{"Effect":"Allow","Action":"*","Resource":"*"}}`)}))
-	must(admin.UpdateRole(ctx, &iam.UpdateRoleInput{RoleName: central, MaxSessionDuration: aws.Int32(3600)}))
+	must(admin.PutRolePolicy(ctx, &iam.PutRolePolicyInput{RoleName: central, PolicyName: new(plan.PolicyName),
+		PolicyDocument: new(`{"Version":"2012-10-17","Statement":{"Effect":"Allow","Action":"*","Resource":"*"}}`)}))
+	must(admin.UpdateRole(ctx, &iam.UpdateRoleInput{RoleName: central, MaxSessionDuration: new(int32(3600))}))
 	must(
 		admin.TagRole(
 			ctx,
-			&iam.TagRoleInput{RoleName: central, Tags: []types.Tag{{Key: aws.String(plan.TagDestination), Value: aws.String("x")}}},
+			&iam.TagRoleInput{RoleName: central, Tags: []types.Tag{{Key: new(plan.TagDestination), Value: new("x")}}},
 		),
 	)
 	must(admin.PutRolePermissionsBoundary(ctx, &iam.PutRolePermissionsBoundaryInput{RoleName: backup,
-		PermissionsBoundary: aws.String("arn:aws:iam::" + m.accountID() + ":policy/other-boundary")}))
+		PermissionsBoundary: new("arn:aws:iam::" + m.accountID() + ":policy/other-boundary")}))
 	must(
 		admin.RemoveClientIDFromOpenIDConnectProvider(
 			ctx,
-			&iam.RemoveClientIDFromOpenIDConnectProviderInput{OpenIDConnectProviderArn: provider, ClientID: aws.String(audience)},
+			&iam.RemoveClientIDFromOpenIDConnectProviderInput{OpenIDConnectProviderArn: provider, ClientID: new(audience)},
 		),
 	)
 	must(
@@ -60,7 +58,7 @@ func drift(ctx context.Context, t *testing.T, m *member, admin *iam.Client) {
 		),
 	)
 	must(admin.TagOpenIDConnectProvider(ctx, &iam.TagOpenIDConnectProviderInput{OpenIDConnectProviderArn: provider,
-		Tags: []types.Tag{{Key: aws.String(plan.TagCluster), Value: aws.String("x")}}}))
+		Tags: []types.Tag{{Key: new(plan.TagCluster), Value: new("x")}}}))
 }
 
 // Sync works with the permissions that are listed for it, and uses each of them.
@@ -71,7 +69,7 @@ func TestSyncNeedsExactlyItsPermissions(t *testing.T) {
 			f := newFixture(t)
 			account := f.account(accountID)
 			m := f.join(f.vouched(scope(policyText("dev", accountID, "exactly"))), privateIssuer).confine()
-			admin := f.client(account.AdminCredentials())
+			admin := account.IAM()
 
 			m.inSync()
 			if out := m.inSync(); !strings.Contains(out, "nothing to change") {
@@ -137,36 +135,33 @@ func TestTheControllerNeedsNoMore(t *testing.T) {
 	defer stop()
 	controller := m.ampbridge(ctx, "sync", "--health-addr", "127.0.0.1:0", "--metrics-addr", "127.0.0.1:0")
 	controller.Cancel = func() error { return controller.Process.Signal(os.Interrupt) }
-	var log bytes.Buffer
+	var log testkit.Buffer
 	controller.Stdout, controller.Stderr = &log, &log
 	f.must(nil, controller.Start())
 	eventually := func(what string, holds func() bool) {
 		t.Helper()
-		for deadline := time.Now().Add(2 * time.Minute); !holds(); time.Sleep(100 * time.Millisecond) {
-			if time.Now().After(deadline) {
-				stop()
-				_ = controller.Wait() // its log is complete then
-				t.Fatalf("not within two minutes: %s\n%s", what, &log)
+		testkit.EventuallyEmpty(t, func() string {
+			if holds() {
+				return ""
 			}
-		}
+			return what + "\n" + log.String()
+		})
 	}
 	assumes := func() bool {
 		return m.assume(m.role(0), "controlled", "prometheus") == nil && m.assume(m.role(1), "controlled", "prometheus") == nil
 	}
 	eventually("trust", assumes)
 	want := f.state(account)
-	drift(t.Context(), t, m, f.client(account.AdminCredentials()))
+	drift(t.Context(), t, m, account.IAM())
 	eventually("repaired", func() bool { return cmp.Equal(want, f.state(account)) })
 	old, oldRole := m.file, m.role(0)
 	m.follow(scopes[policy.RoleScopeServiceAccount](text))
-	data, err := os.ReadFile(m.file)
-	f.must(nil, err)
-	f.must(nil, os.WriteFile(old, data, 0o600))
+	testkit.WriteFile(t, old, testkit.ReadFile(t, m.file))
 	eventually("a role for each service account", assumes)
 	eventually("the old one closed", func() bool { return m.assume(oldRole, "controlled", "prometheus") != nil })
 	stop()
 	if err := controller.Wait(); err != nil && !errors.Is(err, context.Canceled) {
-		t.Errorf("the controller ended with %v\n%s", err, &log)
+		t.Errorf("the controller ended with %v\n%s", err, log.String())
 	}
 	m.neverDenied()
 }
@@ -179,14 +174,14 @@ func TestForeignRolesAreSeenUnderThosePermissions(t *testing.T) {
 		f := newFixture(t)
 		account := f.account(accountID)
 		m := f.join(policyText("dev", accountID, "exactly"), issuerOf(1)).confine()
-		admin := f.client(account.AdminCredentials())
+		admin := account.IAM()
 		f.must(
 			admin.CreateRole(
 				t.Context(),
 				&iam.CreateRoleInput{
-					RoleName:                 aws.String(m.role(0).RoleName()),
+					RoleName:                 new(m.role(0).RoleName()),
 					Path:                     &path,
-					AssumeRolePolicyDocument: aws.String(adminsTrust),
+					AssumeRolePolicyDocument: new(adminsTrust),
 				},
 			),
 		)
@@ -194,9 +189,9 @@ func TestForeignRolesAreSeenUnderThosePermissions(t *testing.T) {
 			admin.CreateRole(
 				t.Context(),
 				&iam.CreateRoleInput{
-					RoleName:                 aws.String("other"),
-					Path:                     aws.String("/ampbridge/dev/"),
-					AssumeRolePolicyDocument: aws.String(adminsTrust),
+					RoleName:                 new("other"),
+					Path:                     new("/ampbridge/dev/"),
+					AssumeRolePolicyDocument: new(adminsTrust),
 				},
 			),
 		)
@@ -241,20 +236,27 @@ func (m *member) remover(account *awstest.Account, name string) awstest.Credenti
 	return creds
 }
 
+// newShared returns an account that a cluster uses already.
+func newShared(t *testing.T) (f *fixture, account *awstest.Account, other *member) {
+	t.Helper()
+	namespace(t, "exactly", "prometheus")
+	f = newFixture(t)
+	account = f.account(accountID)
+	other = f.join(policyText("dev2", accountID, "exactly"), issuerOf(2)).confine()
+	other.inSync()
+	return f, account, other
+}
+
 // The permissions for --remove reach what is the cluster's, and that alone.
 func TestRemovalReachesOnlyItsOwn(t *testing.T) {
-	namespace(t, "exactly", "prometheus")
-	f := newFixture(t)
-	account := f.account(accountID)
+	f, account, other := newShared(t)
 	m := f.join(policyText("dev", accountID, "exactly"), issuerOf(1)).confine()
 	m.inSync()
-	other := f.join(policyText("dev2", accountID, "exactly"), issuerOf(2)).confine()
-	other.inSync()
 	creds := m.remover(account, "removal")
 	remover := f.client(creds)
 	remove := func(m *member) (errs []error) {
-		name, arn := aws.String(m.role(0).RoleName()), aws.String(m.issuer.ProviderARN("aws", accountID).String())
-		_, err := remover.DeleteRolePolicy(t.Context(), &iam.DeleteRolePolicyInput{RoleName: name, PolicyName: aws.String(plan.PolicyName)})
+		name, arn := new(m.role(0).RoleName()), new(m.issuer.ProviderARN("aws", accountID).String())
+		_, err := remover.DeleteRolePolicy(t.Context(), &iam.DeleteRolePolicyInput{RoleName: name, PolicyName: new(plan.PolicyName)})
 		errs = append(errs, err)
 		_, err = remover.DeleteRole(t.Context(), &iam.DeleteRoleInput{RoleName: name})
 		errs = append(errs, err)
@@ -275,11 +277,7 @@ func TestRemovalReachesOnlyItsOwn(t *testing.T) {
 
 // --remove does not need more than both documents.
 func TestRemovalNeedsNoMore(t *testing.T) {
-	namespace(t, "exactly", "prometheus")
-	f := newFixture(t)
-	account := f.account(accountID)
-	other := f.join(policyText("dev2", accountID, "exactly"), issuerOf(2)).confine()
-	other.inSync()
+	f, account, _ := newShared(t)
 	want := f.state(account)
 	m := f.join(policyText("dev", accountID, "exactly"), issuerOf(1)).confine()
 	m.inSync()

@@ -8,9 +8,7 @@ import (
 	"net/http/httptest"
 	"net/http/httputil"
 	"net/url"
-	"os"
 	"os/exec"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -20,17 +18,16 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/iam"
 	"github.com/aws/aws-sdk-go-v2/service/iam/types"
-	"github.com/aws/aws-sdk-go-v2/service/sts"
 	"github.com/go-jose/go-jose/v4"
-	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 
 	"github.com/ampbridge/ampbridge/policy"
 	"github.com/ampbridge/ampbridge/test/awstest"
+	"github.com/ampbridge/ampbridge/test/policytest"
 	"github.com/ampbridge/ampbridge/test/testkit"
+	"github.com/ampbridge/ampbridge/test/webhooktest"
 )
 
 const (
@@ -148,7 +145,7 @@ func (f *fixture) join(text string, issuer policy.Issuer) *member {
 	config.CurrentContext = "x"
 	data, err := clientcmd.Write(*config)
 	f.must(nil, err)
-	m.kubeconfig = m.write("kubeconfig", data)
+	m.kubeconfig = testkit.TempFile(m, "kubeconfig", string(data))
 	m.creds = f.cloud.Account(m.accountID()).AdminCredentials()
 	return m
 }
@@ -156,9 +153,7 @@ func (f *fixture) join(text string, issuer policy.Issuer) *member {
 // follow changes the cluster's policy.
 func (m *member) follow(text string) {
 	m.Helper()
-	p, err := policy.Parse([]byte(text))
-	m.must(nil, err)
-	m.policy, m.file = p, m.write("policy.yaml", []byte(text))
+	m.policy, m.file = policytest.Parse(m, text), testkit.TempFile(m, "policy.yaml", text)
 }
 
 // role returns the role of prometheus for a destination.
@@ -181,15 +176,6 @@ func (m *member) confine() *member {
 }
 
 func (m *member) accountID() string { return m.policy.Destinations[0].Workspace.Account }
-
-func (m *member) write(name string, data []byte) string {
-	m.Helper()
-	dir, err := os.MkdirTemp(m.dir, "")
-	m.must(nil, err)
-	path := filepath.Join(dir, name)
-	m.must(nil, os.WriteFile(path, data, 0o600))
-	return path
-}
 
 // apiServerOf returns the URL of the shared API server with another issuer.
 func apiServerOf(t *testing.T, issuer policy.Issuer) string {
@@ -241,14 +227,16 @@ func (m *member) inSync() string {
 	return out
 }
 
-// assume sends one of the cluster's tokens to STS.
+// assume reports as an error that STS refuses one of the cluster's tokens.
 func (m *member) assume(role policy.ARN, namespace, serviceAccount string) error {
-	client := sts.NewFromConfig(aws.Config{Region: region, BaseEndpoint: &m.cloud.URL})
-	_, err := client.AssumeRoleWithWebIdentity(m.Context(), &sts.AssumeRoleWithWebIdentityInput{
-		RoleArn: aws.String(role.String()), RoleSessionName: aws.String("test"),
-		WebIdentityToken: aws.String(m.signer.Token("system:serviceaccount:"+namespace+":"+serviceAccount, audience)),
-	})
+	_, err := m.session(role, namespace, serviceAccount)
 	return err
+}
+
+// session returns the answer of STS to one of the cluster's tokens.
+func (m *member) session(role policy.ARN, namespace, serviceAccount string) (awstest.Credentials, error) {
+	token := m.signer.Token("system:serviceaccount:"+namespace+":"+serviceAccount, audience)
+	return m.cloud.AssumeWithToken(m.Context(), role.String(), token)
 }
 
 // namespace creates a labelled namespace with the service accounts, unless it exists.
@@ -259,18 +247,7 @@ func namespace(t *testing.T, name string, accounts ...string) {
 	if slices.Contains(namespaces.made, name) {
 		return
 	}
-	testkit.Must(t, kube.Namespace(t.Context(), name, map[string]string{policy.LabelInjection: string(policy.InjectionEnabled)}))
-	for _, account := range accounts {
-		if _, err := kube.Client().CoreV1().ServiceAccounts(
-			name,
-		).Create(
-			t.Context(),
-			&corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: account}},
-			metav1.CreateOptions{},
-		); err != nil {
-			t.Fatal(err)
-		}
-	}
+	webhooktest.Namespace(t, kube, name, accounts...)
 	namespaces.made = append(namespaces.made, name)
 }
 
@@ -282,7 +259,7 @@ var namespaces struct {
 // state returns all roles and providers in an account's IAM by ARN, without times and unique ids.
 func (f *fixture) state(a *awstest.Account) map[string]string {
 	f.Helper()
-	ctx, client, found := f.Context(), f.client(a.AdminCredentials()), map[string]string{}
+	ctx, client, found := f.Context(), a.IAM(), map[string]string{}
 	show := func(arn *string, parts ...any) {
 		text, err := json.MarshalIndent(parts, "", " ")
 		f.must(nil, err)

@@ -11,9 +11,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/iam"
-	"github.com/aws/aws-sdk-go-v2/service/sts"
 	"github.com/aws/smithy-go"
 	"github.com/go-jose/go-jose/v4"
 
@@ -433,7 +431,6 @@ func (d drawn) found(p *policy.Policy, random *rand.Rand) plan.Account {
 type judge struct {
 	*fixture
 	admin   *iam.Client
-	sts     *sts.Client
 	signers map[string]*awstest.Signer
 	roles   int
 }
@@ -441,8 +438,7 @@ type judge struct {
 func newJudge(t *testing.T) *judge {
 	f := newFixture(t)
 	account := f.account(accountID)
-	j := &judge{fixture: f, admin: f.client(account.AdminCredentials()), signers: map[string]*awstest.Signer{},
-		sts: sts.NewFromConfig(aws.Config{Region: region, BaseEndpoint: &f.cloud.URL}, func(o *sts.Options) { o.RetryMaxAttempts = 1 })}
+	j := &judge{fixture: f, admin: account.IAM(), signers: map[string]*awstest.Signer{}}
 	for _, issuer := range issuers {
 		// The double can serve only one of two issuers that differ only by the slash.
 		if sibling := strings.TrimSuffix(issuer, "/"); j.signers[sibling] != nil || j.signers[sibling+"/"] != nil {
@@ -473,11 +469,7 @@ func (j *judge) confirm(trust string, d document, tokens []question) (shown int)
 		shown++
 		want, err := d.allows(q.ask)
 		j.must(nil, err)
-		_, err = j.sts.AssumeRoleWithWebIdentity(j.Context(), &sts.AssumeRoleWithWebIdentityInput{
-			RoleArn:          role.Role.Arn,
-			RoleSessionName:  aws.String("judge"),
-			WebIdentityToken: aws.String(signer.Token(q.subject, q.audience)),
-		})
+		_, err = j.cloud.AssumeWithToken(j.Context(), *role.Role.Arn, signer.Token(q.subject, q.audience))
 		var answer smithy.APIError
 		if err != nil && !errors.As(err, &answer) {
 			j.Fatal(err)

@@ -1,0 +1,35 @@
+package awstest
+
+import (
+	"context"
+	"net/http"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/iam"
+	"github.com/aws/aws-sdk-go-v2/service/sts"
+)
+
+// IAM returns a client that acts with the account's [Account.AdminCredentials].
+func (a *Account) IAM() *iam.Client {
+	return iam.NewFromConfig(a.cloud.Config(a.admin, globalRegions[a.Partition]))
+}
+
+// AssumeWithToken exchanges a service account's token for a session of a role
+// (AssumeRoleWithWebIdentity). An error is AWS's answer to a single call.
+func (c *Cloud) AssumeWithToken(ctx context.Context, role, token string) (Credentials, error) {
+	client := sts.New(sts.Options{
+		Region: globalRegions["aws"], BaseEndpoint: &c.URL, Retryer: aws.NopRetryer{},
+		HTTPClient: http.DefaultClient, // a client of its own would leave an open connection behind
+	})
+	out, err := client.AssumeRoleWithWebIdentity(ctx, &sts.AssumeRoleWithWebIdentityInput{
+		RoleArn: &role, RoleSessionName: new("test"), WebIdentityToken: &token,
+	})
+	if err != nil {
+		return Credentials{}, err
+	}
+	return Credentials{
+		AccessKeyID:     *out.Credentials.AccessKeyId,
+		SecretAccessKey: *out.Credentials.SecretAccessKey,
+		SessionToken:    *out.Credentials.SessionToken,
+	}, nil
+}
