@@ -9,31 +9,68 @@ import (
 
 var inBrackets = regexp.MustCompile("\\[(`[a-z-]+`(?:, `[a-z-]+`)*)\\](?:[^(]|$)")
 
-// The page of symptoms has each error text as people see and search it: those of the
-// guides before ampbridge, and those of AWS.
+// The page of symptoms has each error text as people see and search it, on one line: those of
+// the guides before ampbridge, and those of STS, IAM, AMP and Prometheus.
 func TestSymptoms(t *testing.T) {
-	page := strings.Join(strings.Fields(read(t, "docs/troubleshooting/README.md")), " ")
+	page := read(t, "docs/troubleshooting/README.md")
 	for _, text := range []string{
+		// The guide for AKS, and the module for EKS.
 		"open /var/run/secrets/azure/tokens/azure-identity-token: no such file or directory",
 		"403 Forbidden",
 		"Access Denied",
-		"AZURE_CLIENT_ID",
-		"AZURE_TENANT_ID",
+		"Missing AZURE_CLIENT_ID, AZURE_TENANT_ID or token file",
+		"azure-wi-webhook",
 		"Invalid identity token",
 		"AADSTS70021: No matching federated identity record found",
 		"An error occurred (InvalidIdentityToken) when calling the AssumeRoleWithWebIdentity operation",
+		// STS: https://docs.aws.amazon.com/STS/latest/APIReference/API_AssumeRoleWithWebIdentity.html
 		"No OpenIDConnect provider found in your account for https://",
 		"Incorrect token audience",
-		"Couldn't retrieve verification key from your identity provider, " +
+		"Couldn't retrieve verification key from your identity provider,  " +
 			"please reference AssumeRoleWithWebIdentity documentation for requirements",
 		"OpenIDConnect provider's HTTPS certificate doesn't match configured thumbprint",
+		"An error occurred (AccessDenied) when calling the AssumeRoleWithWebIdentity operation: " +
+			"Not authorized to perform sts:AssumeRoleWithWebIdentity",
+		"is not authorized to perform: sts:AssumeRole on resource",
+		"ExpiredTokenException",
 		"Token expired: current date/time",
-		"Not authorized to perform sts:AssumeRoleWithWebIdentity",
 		"IDPCommunicationError",
-		"DurationSeconds exceeds the MaxSessionDuration",
-		"Credential should be scoped to a valid region",
-		"The security token included in the request is expired",
+		"IDPRejectedClaim",
+		"DurationSeconds exceeds the MaxSessionDuration set for this role",
+		"DurationSeconds exceeds the 1 hour session limit for roles assumed by role chaining",
+		"RegionDisabledException",
+		"PackedPolicyTooLarge",
+		"MalformedPolicyDocument",
+		"ThrottlingException",
 		"Rate exceeded",
+		// AMP: https://docs.aws.amazon.com/prometheus/latest/userguide/AMP-troubleshooting.html
+		"is not authorized to perform: aps:RemoteWrite on resource",
+		"because no identity-based policy allows",
+		"because no permissions boundary allows",
+		"with an explicit deny in a service control policy",
+		"Missing Authentication Token",
+		"Credential should be scoped to a valid region",
+		"SignatureDoesNotMatch",
+		"The security token included in the request is expired",
+		"The security token included in the request is invalid",
+		"429 Too Many Requests",
+		"ingestion rate limit",
+		"per-user series limit",
+		"out of order sample",
+		"duplicate sample for timestamp",
+		"Workspace not found",
+		"413 Request Entity Too Large",
+		// Prometheus
+		"non-recoverable error",
+		"Failed to send batch, retrying",
+		"could not get SigV4 credentials: NoCredentialProviders: no valid providers in chain",
+		"no EC2 IMDS role found",
+		"context deadline exceeded",
+		// IAM
+		"LimitExceeded: Cannot exceed quota for OpenIdConnectProvidersPerAccount",
+		"LimitExceeded: Cannot exceed quota for ACLSizePerRole",
+		"EntityAlreadyExists",
+		"Invalid principal in policy",
 	} {
 		if !strings.Contains(page, text) {
 			t.Errorf("docs/troubleshooting/README.md lacks %q", text)
