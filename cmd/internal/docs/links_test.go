@@ -24,7 +24,7 @@ func resolve(t *testing.T, target, anchor string) string {
 }
 
 func TestLinksOfPages(t *testing.T) {
-	link := regexp.MustCompile(`\]\(<?([^)\s>]+)>?\)|(?:src|srcset|href)="([^"]+)"`)
+	link := regexp.MustCompile(`\]\(<?([^)\s>]+)>?\)|(?:src|srcset|href)="([^"]+)"|^\[[^]]+\]: (\S+)$`)
 	count := 0
 	for _, page := range pages(t) {
 		for _, l := range lines(read(t, page)) {
@@ -32,7 +32,7 @@ func TestLinksOfPages(t *testing.T) {
 				continue
 			}
 			for _, found := range link.FindAllStringSubmatch(l.text, -1) {
-				target, anchor, _ := strings.Cut(found[1]+found[2], "#")
+				target, anchor, _ := strings.Cut(found[1]+found[2]+found[3], "#")
 				file, own := strings.CutPrefix(target, repository)
 				switch {
 				case own:

@@ -61,10 +61,44 @@ func picture(title, text string) string {
 	return b.String()
 }
 
+// shorten leaves out the head of a report, and all but the first of three or more lines in a
+// row that passed, so that the picture fits on a screen beside the text around it.
+func shorten(report string) string {
+	verdict, rest, _ := strings.Cut(report, "\n\n")
+	_, checks, _ := strings.Cut(rest, "\n\n")
+	short := []string{verdict, ""}
+	var passed []string
+	end := func() {
+		if n := len(passed) - 1; n > 1 {
+			passed = []string{passed[0], fmt.Sprintf("  … %d more lines of checks that passed", n)}
+		}
+		short = append(short, passed...)
+		passed = nil
+	}
+	for l := range strings.SplitSeq(strings.TrimRight(checks, "\n"), "\n") {
+		if strings.HasPrefix(l, "✓") {
+			passed = append(passed, l)
+			continue
+		}
+		end()
+		short = append(short, l)
+	}
+	end()
+	return strings.Join(short, "\n") + "\n"
+}
+
+func TestShorten(t *testing.T) {
+	got := shorten("✗ a\n\n  head\n\n✓ b\n✓ c\n✓ d\n✗ e\n  why\n✓ f\n– g\n✓ h\n✓ i\n")
+	want := "✗ a\n\n✓ b\n  … 2 more lines of checks that passed\n✗ e\n  why\n✓ f\n– g\n✓ h\n✓ i\n"
+	if got != want {
+		t.Errorf("%s", got)
+	}
+}
+
 // The README's picture of a report is doctor's own text.
 func TestPictureOfAReport(t *testing.T) {
-	text := read(t, "cmd/internal/doctor/report/testdata/sample.txt")
-	testkit.Golden(t, filepath.Join(root, "docs/images/doctor.svg"), picture("the report of ampbridge doctor", text))
+	text := shorten(read(t, "cmd/internal/doctor/report/testdata/sample.txt"))
+	testkit.Golden(t, filepath.Join(root, "docs/images/doctor.svg"), picture("a report of ampbridge doctor, shortened", text))
 	if !strings.Contains(read(t, "README.md"), "docs/images/doctor.svg") {
 		t.Error("the README does not show the picture")
 	}
