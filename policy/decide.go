@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -20,6 +21,10 @@ const (
 	AnnotationDelivery    = "ampbridge.io/delivery"
 	// AnnotationHA names the pod's HA pair, if the pair is not the pod's controller.
 	AnnotationHA = "ampbridge.io/ha"
+	// AnnotationInjected marks an injected pod.
+	AnnotationInjected = "ampbridge.io/injected"
+	// AnnotationAWSConfig contains the AWS configuration of a pod with mode identity.
+	AnnotationAWSConfig = "ampbridge.io/aws-config"
 	// AnnotationRoleARN is written to service accounts for information. It is never read as input.
 	AnnotationRoleARN = "ampbridge.io/role-arn"
 	// AnnotationIRSA is the annotation that amazon-eks-pod-identity-webhook reads.
@@ -167,6 +172,7 @@ func (p *Policy) Decide(r Request) Decision {
 			return skip(InvalidAnnotation, `annotation %s is %q: write "true" or "false"`, AnnotationInject, v)
 		}
 	}
+	misspelt := cmp.Or(misspelt(r.PodAnnotations), misspelt(r.ServiceAccountAnnotations))
 	switch asked := onPod == "true" || onServiceAccount == "true"; {
 	case r.Injection != InjectionEnabled && r.Injection != InjectionAnnotated:
 		return skip(NotLabelled, "namespace %s does not carry the label %s=enabled or =annotated", r.Namespace, LabelInjection)
@@ -189,8 +195,12 @@ func (p *Policy) Decide(r Request) Decision {
 			AnnotationContainer,
 			AnnotationInject,
 		)
+	case !r.Prometheus && misspelt != "":
+		return skip(InvalidAnnotation, "%s", misspelt)
 	case !r.Prometheus:
 		return Decision{Reason: NotPrometheus}
+	case r.Injection == InjectionAnnotated && !asked && misspelt != "":
+		return skip(InvalidAnnotation, "%s", misspelt)
 	case r.Injection == InjectionAnnotated && !asked:
 		return Decision{Reason: NotAsked}
 	case p.Paused:
@@ -244,7 +254,7 @@ func (p *Policy) Decide(r Request) Decision {
 		return decision
 	}
 	entitlement.IRSA = p.irsa(subject, entitlement.Destinations)
-	return Decision{Inject: true, Reason: Granted, Entitlement: entitlement}
+	return Decision{Inject: true, Reason: Granted, Warning: misspelt, Entitlement: entitlement}
 }
 
 // narrowDelivery applies the delivery that a pod asks for to the destinations for which the

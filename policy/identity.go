@@ -272,10 +272,26 @@ var globSyntax = regexp.MustCompile(`^[a-z0-9*]([a-z0-9.*-]*[a-z0-9*])?$`)
 // UnmarshalText accepts Kubernetes names that can contain `*`.
 func (g *Glob) UnmarshalText(text []byte) error {
 	if !globSyntax.Match(text) {
-		return fmt.Errorf("%q is not a name or pattern: write a Kubernetes name, where * matches any characters", text)
+		return fmt.Errorf("%q is not a name or pattern: %s", text, globFix(string(text)))
 	}
 	*g = Glob(text)
 	return nil
+}
+
+// globFix returns how to write what text probably means. Users paste a subject here as other programs
+// print it.
+func globFix(text string) string {
+	full := strings.TrimPrefix(text, subjectPrefix)
+	namespace, account, two := strings.Cut(strings.Replace(full, ":", "/", 1), "/")
+	switch {
+	case two && globSyntax.MatchString(namespace) && globSyntax.MatchString(account):
+		return fmt.Sprintf("write %s under namespaces, and %s under serviceAccounts", namespace, account)
+	case strings.HasPrefix(text, "arn:"):
+		return "a grant names service accounts of Kubernetes, and ampbridge makes their role: write the service account's name"
+	case strings.ContainsAny(text, ", "):
+		return "write each name as an item of its own"
+	}
+	return "write a Kubernetes name, where * matches any characters"
 }
 
 // Match reports whether the pattern matches name.

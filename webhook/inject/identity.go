@@ -15,7 +15,7 @@ import (
 
 // AnnotationAWSConfig contains the AWS configuration of a pod with mode identity, if the
 // destination has an assumeRole. The containers read it through a volume.
-const AnnotationAWSConfig = "ampbridge.io/aws-config"
+const AnnotationAWSConfig = policy.AnnotationAWSConfig
 
 const (
 	awsConfigFile = sidecarconfig.AWSConfigDir + "/" + sidecarconfig.AWSConfigFile

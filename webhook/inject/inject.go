@@ -18,7 +18,7 @@ import (
 )
 
 // AnnotationInjected marks an injected pod. Its value is an [Injected] in JSON.
-const AnnotationInjected = "ampbridge.io/injected"
+const AnnotationInjected = policy.AnnotationInjected
 
 // Injected describes what a pod was given, for users and for the auditor.
 type Injected struct {
@@ -129,7 +129,7 @@ func Inject(pod *Pod, d policy.Decision, o Options) ([]jsonpatch.Operation, poli
 	if refused != nil {
 		return nil, *refused
 	}
-	d.Warning = notice
+	d.Warning = cmp.Or(notice, d.Warning)
 	return operations, d
 }
 
