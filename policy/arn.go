@@ -24,7 +24,7 @@ func ParseARN(s string) (ARN, error) {
 	// Only the managed policies of AWS itself have an account that is not a number.
 	awsPolicy := parts[2] == "iam" && parts[4] == "aws" && strings.HasPrefix(parts[5], "policy/")
 	if parts[4] != "" && !awsPolicy && !accountID.MatchString(parts[4]) {
-		return ARN{}, fmt.Errorf("%q has an account that is not 12 digits", s)
+		return ARN{}, fmt.Errorf("%q has an account that is not 12 digits: copy the whole ARN, as AWS prints it", s)
 	}
 	return ARN{parts[1], parts[2], parts[3], parts[4], parts[5]}, nil
 }
@@ -75,11 +75,7 @@ func (a ARN) RoleName() string { return a.Resource[strings.LastIndexByte(a.Resou
 // Workspace is the ARN of an AMP workspace.
 type Workspace struct{ ARN }
 
-var (
-	workspaceResource = regexp.MustCompile(`^workspace/ws-[0-9a-zA-Z-]{1,120}$`)
-	// regionSyntax is strict because the region becomes part of a host name.
-	regionSyntax = regexp.MustCompile(`^[a-z]{2,8}(-[a-z]{2,16})+-[0-9]{1,2}$`)
-)
+var workspaceResource = regexp.MustCompile(`^workspace/ws-[0-9a-zA-Z-]{1,120}$`)
 
 // workspaceARN names the form of a workspace's ARN, and where to find it.
 const workspaceARN = "ARN, arn:<partition>:aps:<region>:<account>:workspace/ws-…, as `aws amp list-workspaces` prints it"
@@ -109,7 +105,8 @@ func (w *Workspace) UnmarshalText(text []byte) error {
 	case a.Region == "" || a.Account == "":
 		return fmt.Errorf("%q lacks its region or account: copy the whole ARN, as `aws amp list-workspaces` prints it", text)
 	case !regionSyntax.MatchString(a.Region):
-		return fmt.Errorf("%q: %q is not a region: copy the whole ARN, as `aws amp list-workspaces` prints it", text, a.Region)
+		return fmt.Errorf("%q: %q is not a region%s: copy the whole ARN, as `aws amp list-workspaces` prints it",
+			text, a.Region, similarRegion(a.Region))
 	case a.Partition != partitionOf(a.Region):
 		return fmt.Errorf(
 			"%q: region %s is in partition %s: write arn:%s:…",

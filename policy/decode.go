@@ -1,12 +1,14 @@
 package policy
 
 import (
+	"bytes"
 	"cmp"
 	"encoding"
 	"errors"
 	"fmt"
 	"io"
 	"reflect"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -50,12 +52,16 @@ func (e Errors) Error() string {
 // Parse reads a policy file: one YAML document, decoded strictly. The error is
 // an [Errors] with every unknown field, wrong type and broken rule at once. Parse
 // refuses a placeholder for a new workspace: see [ParseDraft].
-func Parse(data []byte) (*Policy, error) { return parse(data, false) }
+func Parse(data []byte) (*Policy, error) { return parse(data, false, false) }
+
+// ParseValues parses as [Parse] does, and also reads a values file of the chart, which has the
+// policy under its field policy.
+func ParseValues(data []byte) (*Policy, error) { return parse(data, false, true) }
 
 // ParseDraft parses as [Parse] does, but a workspace may be a [NewWorkspace]. Only bootstrap uses it.
-func ParseDraft(data []byte) (*Policy, error) { return parse(data, true) }
+func ParseDraft(data []byte) (*Policy, error) { return parse(data, true, false) }
 
-func parse(data []byte, draft bool) (*Policy, error) {
+func parse(data []byte, draft, values bool) (*Policy, error) {
 	if len(data) > maxSize {
 		return nil, Errors{
 			{Problem: fmt.Sprintf("the file has %d bytes: a policy is kept in a ConfigMap, which holds at most %d", len(data), maxSize)},
@@ -66,14 +72,19 @@ func parse(data []byte, draft bool) (*Policy, error) {
 	if err := decoder.Decode(&root); errors.Is(err, io.EOF) {
 		return nil, Errors{{Problem: "the file is empty: write apiVersion: " + APIVersion + ", kind: " + Kind + " and the destinations"}}
 	} else if err != nil {
-		return nil, Errors{{Problem: "not YAML: " + err.Error()}}
+		return nil, Errors{syntaxError(data, err)}
 	}
 	if err := decoder.Decode(&second); !errors.Is(err, io.EOF) {
-		return nil, Errors{{Problem: "the file holds more than one YAML document: a policy is one"}}
+		return nil, Errors{{Problem: "the file holds more than one YAML document: a policy is one; write each into a file of its own"}}
+	}
+	document, p := root.Content[0], &Policy{}
+	if inner := chartPolicy(document); inner != nil && values {
+		document, p.APIVersion, p.Kind = inner, APIVersion, Kind // the chart adds both
+	} else if e := foreign(document, inner != nil); e != nil {
+		return nil, Errors{*e}
 	}
 	d := decoding{lines: map[string]int{}}
-	p := &Policy{}
-	d.value(root.Content[0], reflect.ValueOf(p).Elem(), "")
+	d.value(document, reflect.ValueOf(p).Elem(), "")
 	p.setDefaults()
 	// A field that could not be read is zero. An error of a rule about it would only repeat
 	// the first error.
@@ -94,6 +105,70 @@ func parse(data []byte, draft bool) (*Policy, error) {
 		return nil, d.errs
 	}
 	return p, nil
+}
+
+// syntaxError returns the error of a file that is not YAML, with its line.
+func syntaxError(data []byte, err error) FieldError {
+	if tab := indentingTab.FindIndex(data); tab != nil {
+		return FieldError{Line: 1 + bytes.Count(data[:tab[0]], []byte("\n")), Problem: "not YAML: a tab indents this line: write spaces"}
+	}
+	e := FieldError{Problem: "not YAML: " + err.Error()}
+	if at := yamlLine.FindStringSubmatch(err.Error()); at != nil {
+		e.Line, _ = strconv.Atoi(at[1])
+		e.Problem = "not YAML: " + at[2]
+	}
+	return e
+}
+
+var (
+	indentingTab = regexp.MustCompile(`(?m)^ *\t`)
+	yamlLine     = regexp.MustCompile(`^yaml: line ([0-9]+): (.*)$`)
+)
+
+// chartPolicy returns the policy in a values file of the chart; nil: the document is none.
+func chartPolicy(document *yaml.Node) *yaml.Node {
+	if fieldOf(document, "kind") != nil || fieldOf(document, "destinations") != nil {
+		return nil
+	}
+	inner := fieldOf(document, "policy")
+	if inner != nil && inner.Kind == yaml.AliasNode {
+		inner = inner.Alias
+	}
+	return inner
+}
+
+// foreign returns the one error about a document that is something else than a policy. Its fields
+// would only give errors that follow from it.
+func foreign(document *yaml.Node, values bool) *FieldError {
+	if values {
+		return &FieldError{Problem: "is a values file of the chart: take the policy out of it, with " +
+			`yq '{"apiVersion": "` + APIVersion + `", "kind": "` + Kind + `"} + .policy' FILE`}
+	}
+	fix := "write a policy, with apiVersion: " + APIVersion + " and kind: " + Kind
+	fields := reflect.TypeFor[Policy]()
+	if !slices.ContainsFunc(slices.Collect(fields.Fields()), func(f reflect.StructField) bool {
+		return fieldOf(document, f.Tag.Get("yaml")) != nil
+	}) {
+		return &FieldError{Problem: "has no field of a policy: " + fix}
+	}
+	version, kind := fieldOf(document, "apiVersion"), fieldOf(document, "kind")
+	if kind == nil || kind.Value == Kind || version == nil || strings.HasPrefix(version.Value, "ampbridge.io/") {
+		return nil
+	}
+	if kind.Value == "ConfigMap" {
+		fix = `take the policy out of it, with yq '.data["policy.yaml"]' FILE`
+	}
+	return &FieldError{Line: kind.Line, Path: "kind", Problem: fmt.Sprintf("is %s: %s", kind.Value, fix)}
+}
+
+// fieldOf returns a field of a mapping; nil: there is none.
+func fieldOf(n *yaml.Node, name string) *yaml.Node {
+	for i := 0; n.Kind == yaml.MappingNode && i < len(n.Content); i += 2 {
+		if n.Content[i].Value == name {
+			return n.Content[i+1]
+		}
+	}
+	return nil
 }
 
 const (

@@ -19,11 +19,7 @@ func SigningRegion(endpoint, fallback string) string {
 		return fallback
 	}
 	host := strings.ToLower(u.Hostname())
-	suffixes := append([]string{dnsSuffix("aws")}, dualStackSuffixes...)
-	for _, p := range partitions {
-		suffixes = append(suffixes, p.dnsSuffix)
-	}
-	if !slices.ContainsFunc(suffixes, func(suffix string) bool { return strings.HasSuffix(host, "."+suffix) }) {
+	if _, found := cutAWS(host); !found {
 		return fallback
 	}
 	labels := strings.Split(host, ".")
@@ -40,4 +36,18 @@ func SigningRegion(endpoint, fallback string) string {
 		return "us-east-1"
 	}
 	return fallback // endpoints without a region exist only in the commercial partition
+}
+
+// cutAWS returns the host's name without the suffix of AWS, and whether it had one.
+func cutAWS(host string) (rest string, found bool) {
+	suffixes := append([]string{dnsSuffix("aws")}, dualStackSuffixes...)
+	for _, p := range partitions {
+		suffixes = append(suffixes, p.dnsSuffix)
+	}
+	for _, suffix := range suffixes {
+		if rest, found = strings.CutSuffix(host, "."+suffix); found {
+			return rest, true
+		}
+	}
+	return host, false
 }

@@ -460,6 +460,9 @@ func (v *validation) endpoint(path, endpoint string) {
 	ip, err := netip.ParseAddr(u.Hostname())
 	loopback := u.Hostname() == "localhost" || (err == nil && ip.IsLoopback())
 	v.require(u.Scheme == "https" || (u.Scheme == "http" && loopback), path, "%q is not encrypted: write https://", endpoint)
+	region := hostRegion(u.Hostname())
+	v.require(region == "" || regionSyntax.MatchString(region), path, "%q: %q is not a region%s: write the region of the endpoint",
+		endpoint, region, similarRegion(region))
 }
 
 func (v *validation) trust(p *Policy) {

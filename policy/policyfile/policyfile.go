@@ -20,6 +20,9 @@ const Stdin = "-"
 // Read reads the file, or stdin for "-".
 func Read(path string, stdin io.Reader) ([]byte, error) {
 	if path != Stdin {
+		if info, err := os.Stat(path); err == nil && info.IsDir() {
+			return nil, fmt.Errorf("%s is a directory: name a file in it", path)
+		}
 		return os.ReadFile(path)
 	}
 	data, err := io.ReadAll(stdin)
@@ -29,16 +32,17 @@ func Read(path string, stdin io.Reader) ([]byte, error) {
 	return data, nil
 }
 
-// Load reads a policy. The error has one line per mistake, each with the file's name.
+// Load reads a policy, or the policy in a values file of the chart. The error has one line per
+// mistake, each with the file's name.
 func Load(path string, stdin io.Reader) (*policy.Policy, error) {
 	data, err := Read(path, stdin)
 	if err != nil {
 		return nil, err
 	}
-	return Parse(path, data)
+	return parse(path, data, policy.ParseValues)
 }
 
-// Parse parses a file as [Load] does, but the file was read already.
+// Parse parses the text of a policy. The error is as that of [Load].
 func Parse(path string, data []byte) (*policy.Policy, error) { return parse(path, data, policy.Parse) }
 
 // ParseDraft parses as [Parse] does, but allows placeholders for new workspaces. Only bootstrap

@@ -54,6 +54,8 @@ func TestTypos(t *testing.T) {
 			[]string{"/policy/destinations/0/remoteWrite/queueConfig", "maxShard"}},
 		{"a grant for one name", "policy: {grants: [{namespaces: monitoring, serviceAccounts: [prometheus], destinations: " +
 			"[central]}]}", []string{"/policy/grants/0/namespaces", "array"}},
+		{"a workspace's id with a space", "policy: {destinations: [{name: a, workspace: 'arn:aws:aps:eu-west-1:111122223333:workspace/ws-0 1'}]}",
+			[]string{"/policy/destinations/0/workspace"}},
 		{"a workspace's id", "policy: {destinations: [{name: central, workspace: ws-0123}]}", []string{"/policy/destinations/0/workspace"}},
 		{"an account that YAML takes for a number", "policy: {trust: {accounts: [{id: 111122223333}]}}",
 			[]string{"/policy/trust/accounts/0/id", "string"}},
@@ -112,12 +114,21 @@ func TestTypos(t *testing.T) {
 
 // What a schema cannot say is said by the templates.
 func TestContradictions(t *testing.T) {
+	const workspace = "policy.destinations[0].workspace=arn:aws:aps:"
 	for _, test := range []struct {
 		name string
 		args []string
 		want []string
 	}{
 		{"no policy", nil, []string{"policy is empty", "policy.cluster.name"}},
+		{"a placeholder for a workspace", []string{"-f", minimal, "--set", workspace + "eu-west-1:111122223333:workspace/ws-new"},
+			[]string{"policy.destinations[0].workspace: is ws-new, a placeholder for a new workspace", "ampbridge bootstrap"}},
+		{"a numbered placeholder", []string{"-f", minimal, "--set", workspace + "eu-west-1:111122223333:workspace/ws-NEW-2"},
+			[]string{"policy.destinations[0].workspace: is ws-NEW-2, a placeholder"}},
+		{"a misspelt region", []string{"-f", minimal, "--set", workspace + "eu-centrl-1:111122223333:workspace/ws-0123"},
+			[]string{"policy.destinations[0].workspace: ", `"eu-centrl-1" is not a region`, "aws amp list-workspaces"}},
+		{"a misspelt region of STS", []string{"-f", minimal, "--set", "sync.region=eu-wset-1"},
+			[]string{`sync.region: "eu-wset-1" is not a region`}},
 		{"nobody keeps the AWS side", []string{"-f", minimal, "--set", "sync.enabled=false"},
 			[]string{"sync.enabled", "policy.trust.manage: none"}},
 		{"a certificate is promised", []string{"-f", minimal, "--set", "certificates.mode=provided"},

@@ -30,6 +30,8 @@ func run(t *testing.T, stdin string, args ...string) (status int, stdout, stderr
 	for name, text := range map[string]string{
 		"empty":     "",
 		"good.yaml": goodPolicy,
+		// The chart adds apiVersion and kind.
+		"values.yaml": "image: {tag: v1}\npolicy:\n  " + strings.ReplaceAll(strings.SplitN(goodPolicy, "\n", 3)[2], "\n", "\n  "),
 		"bad.yaml":  strings.NewReplacer("name: dev", "nam: dev", "[central]", "[centrl]").Replace(goodPolicy),
 	} {
 		if err := os.WriteFile(filepath.Join(".", name), []byte(text), 0o600); err != nil {
@@ -42,6 +44,15 @@ func run(t *testing.T, stdin string, args ...string) (status int, stdout, stderr
 	var out, errs bytes.Buffer
 	status = Main(t.Context(), args, strings.NewReader(stdin), &out, &errs)
 	return status, out.String(), errs.String()
+}
+
+// policyAsJSON returns the good policy as JSON.
+func policyAsJSON() string {
+	text, err := yaml.YAMLToJSON([]byte(goodPolicy))
+	if err != nil {
+		panic(err)
+	}
+	return string(text)
 }
 
 func TestStatusAndErrors(t *testing.T) {
@@ -71,7 +82,19 @@ func TestStatusAndErrors(t *testing.T) {
 			"good.yaml: ok: cluster dev, 1 " +
 				"destination, 1 grant\n-: ok: cluster dev, 1 destination, 1 grant\n" +
 				"good.yaml: ok: cluster dev, 1 destination, 1 grant\n", nil},
-		{"mistakes on standard input", "validate -", "kind: [", Failed, "", []string{"ampbridge: standard input: not YAML: "}},
+		{"mistakes on standard input", "validate -", "kind: [", Failed, "", []string{"ampbridge: standard input: line 2: not YAML: "}},
+		{"the chart's values", "validate values.yaml", "", OK, "values.yaml: ok: cluster dev, 1 destination, 1 grant\n", nil},
+		{"values for another command", "bootstrap --policy values.yaml", "", Failed, "", []string{
+			"ampbridge: values.yaml: is a values file of the chart: take the policy out of it, with yq "}},
+		{"a pod", "validate -", "apiVersion: v1\nkind: Pod\n", Failed, "", []string{
+			"ampbridge: standard input: line 2: kind: is Pod: write a policy, with apiVersion: ampbridge.io/v1alpha1 and kind: Policy\n"}},
+		{"a policy as JSON", "validate -", policyAsJSON(), OK, "-: ok: cluster dev, 1 destination, 1 grant\n", nil},
+		{"an empty file", "validate empty", "", Failed, "", []string{"ampbridge: empty: the file is empty: write apiVersion: "}},
+		{"a directory", "validate .", "", Failed, "", []string{"ampbridge: . is a directory: name a file in it\n"}},
+		{"a directory as the policy", "plan --policy .", "", Failed, "", []string{"ampbridge: . is a directory: name a file in it\n"}},
+		{"an unknown region", "validate -", strings.Replace(goodPolicy, "eu-west-1", "eu-west-9", 1), OK,
+			"-: ok: cluster dev, 1 destination, 1 grant\n",
+			[]string{"ampbridge: -: note: destinations[0].workspace: this version does not know the region eu-west-9 (did you mean eu-west-"}},
 		{"no argument", "validate", "", Usage, "",
 			[]string{"ampbridge: --policy is missing: write for example --policy policy.yaml\n",
 				"ampbridge: see ampbridge validate --help\n"}},

@@ -19,10 +19,12 @@ type validation struct {
 	File  string `json:"file"`
 	Valid bool   `json:"valid"`
 	// Cluster, Destinations and Grants describe a valid policy.
-	Cluster      string    `json:"cluster,omitempty"`
-	Destinations int       `json:"destinations,omitempty"`
-	Grants       int       `json:"grants,omitempty"`
-	Mistakes     []mistake `json:"mistakes"`
+	Cluster      string `json:"cluster,omitempty"`
+	Destinations int    `json:"destinations,omitempty"`
+	Grants       int    `json:"grants,omitempty"`
+	// Notes are about what is allowed and often a mistake.
+	Notes    []mistake `json:"notes,omitempty"`
+	Mistakes []mistake `json:"mistakes"`
 }
 
 // mistake is one mistake in a policy file.
@@ -43,9 +45,12 @@ func newValidate() *cobra.Command {
 		Short: "Check policy files and report every mistake",
 		Long: `Validate reads policy files as strictly as the webhook does, and prints every mistake as
 FILE: line N: field: problem. It ends with status 1 if there is a mistake. The file - is
-standard input. With -o json and -o yaml, the mistakes are in the report on stdout.`,
+standard input. A file can also be a values file of the chart: its policy is checked. What
+is allowed and often a mistake, such as an unknown region, gets a note on stderr. With
+-o json and -o yaml, mistakes and notes are in the report on stdout.`,
 		Example: `  ampbridge validate --policy policy.yaml
   ampbridge validate policies/*.yaml
+  ampbridge validate values.yaml
 
   # The policy of a cluster; adapt the name of the ConfigMap.
   kubectl get configmap -n ampbridge-system ampbridge-policy -o yaml > configmap.yaml
@@ -59,7 +64,7 @@ standard input. With -o json and -o yaml, the mistakes are in the report on stdo
 			if err := checkPolicyPaths(all); err != nil {
 				return err
 			}
-			return validatePolicies(all, format, cmd.InOrStdin(), cmd.OutOrStdout())
+			return validatePolicies(all, format, cmd.InOrStdin(), cmd.OutOrStdout(), cmd.ErrOrStderr())
 		},
 	}
 	cmd.Flags().StringArrayVar(&paths, "policy", nil, "policy `FILE`; - is standard input; may be repeated")
@@ -79,7 +84,7 @@ func checkPolicyPaths(paths []string) error {
 }
 
 // validatePolicies checks the files. As text, the error has a line for every mistake.
-func validatePolicies(paths []string, format string, stdin io.Reader, stdout io.Writer) error {
+func validatePolicies(paths []string, format string, stdin io.Reader, stdout, stderr io.Writer) error {
 	var errs []error
 	report := []validation{}
 	for _, path := range paths {
@@ -92,6 +97,12 @@ func validatePolicies(paths []string, format string, stdin io.Reader, stdout io.
 		v := validation{
 			File: path, Valid: true, Cluster: p.Cluster.Name,
 			Destinations: len(p.Destinations), Grants: len(p.Grants), Mistakes: []mistake{},
+		}
+		for _, n := range p.Notes() {
+			v.Notes = append(v.Notes, mistake{n.Line, n.Path, n.Problem})
+			if format == output.Text {
+				_, _ = fmt.Fprintf(stderr, "ampbridge: %s: note: %v\n", path, n)
+			}
 		}
 		report = append(report, v)
 		if format != output.Text {
