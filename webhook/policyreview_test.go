@@ -60,8 +60,8 @@ func TestPolicyReview(t *testing.T) {
 			[]string{"warnings", "not checked", "262144 bytes"}},
 		{"more lines than are checked", map[string]string{"policy.yaml": good + strings.Repeat("#\n", 21_000)}, "", "unchecked",
 			[]string{"warnings", "more than 20000 lines"}},
-		{"many mistakes", map[string]string{"policy.yaml": strings.Repeat("a: 1\n", 1000)}, "", "refused", []string{"more"}},
-		{"a long mistake", map[string]string{"policy.yaml": strings.Repeat("x", 100_000) + ": 1\n"}, "", "refused",
+		{"many mistakes", map[string]string{"policy.yaml": "kind: Policy\n" + strings.Repeat("a: 1\n", 1000)}, "", "refused", []string{"more"}},
+		{"a long mistake", map[string]string{"policy.yaml": "kind: Policy\n" + strings.Repeat("x", 100_000) + ": 1\n"}, "", "refused",
 			[]string{"unknown field", "…"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
