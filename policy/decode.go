@@ -117,7 +117,21 @@ func syntaxError(data []byte, err error) FieldError {
 		e.Line, _ = strconv.Atoi(at[1])
 		e.Problem = "not YAML: " + at[2]
 	}
+	for problem, fix := range syntaxFixes {
+		if strings.Contains(e.Problem, problem) {
+			e.Problem += ": " + fix
+		}
+	}
 	return e
+}
+
+// syntaxFixes are the usual causes of what the YAML library reports, by a part of its text. The
+// library finds a mistake only where it cannot read on.
+var syntaxFixes = map[string]string{
+	"found unexpected end of stream": "the file ends inside quotes: close the quote, which can open many lines above",
+	"mapping values are not allowed": "here or above, write a blank after each colon, and put fields of one mapping below each other",
+	"did not find expected":          "here or above, close brackets and quotes, and put fields of one mapping below each other",
+	"cannot start any token":         "put the value in quotes",
 }
 
 var (
@@ -241,6 +255,9 @@ func (d *decoding) value(n *yaml.Node, v reflect.Value, path string) {
 	if v.CanAddr() && v.Addr().Type().Implements(textUnmarshaler) {
 		if d.scalar(n, path, "!!str", "a string") {
 			if err := v.Addr().Interface().(encoding.TextUnmarshaler).UnmarshalText([]byte(n.Value)); err != nil {
+				if _, ok := v.Addr().Interface().(*ARN); ok && !strings.Contains(n.Value, ":") {
+					err = nameForARN(path, n.Value)
+				}
 				d.fail(path, n, "%s", err)
 			}
 		}
@@ -272,6 +289,15 @@ func (d *decoding) value(n *yaml.Node, v reflect.Value, path string) {
 	default:
 		panic("policy: no decoding for " + v.Type().String())
 	}
+}
+
+// nameForARN returns the error for a name in place of the ARN of a role or a policy.
+func nameForARN(path, name string) error {
+	kind := "role"
+	if strings.HasSuffix(path, "ermissionsBoundary") {
+		kind = "policy"
+	}
+	return fmt.Errorf("%q is a name: write its ARN, arn:aws:iam::<account>:%s/%s", name, kind, strings.TrimPrefix(name, kind+"/"))
 }
 
 func (d *decoding) scalar(n *yaml.Node, path, tag, want string) bool {

@@ -32,6 +32,9 @@ var issuerSyntax = regexp.MustCompile(`^https://[a-zA-Z0-9.-]+(/[\w.~%:@,+=!-]*)
 // maxIssuer is IAM's limit on a provider's URL, in characters.
 const maxIssuer = 255
 
+// discoveryPath is the end of the URL under which an issuer's discovery document is.
+const discoveryPath = "/.well-known/openid-configuration"
+
 // Validate returns an error if AWS cannot register the issuer as an OIDC provider.
 // An issuer needs https and a host; a port or a query is not allowed
 // (https://docs.aws.amazon.com/IAM/latest/APIReference/API_CreateOpenIDConnectProvider.html).
@@ -52,6 +55,10 @@ func (i Issuer) Validate() error {
 			len(i),
 			maxIssuer,
 		)
+	case strings.HasSuffix(string(i), discoveryPath):
+		return fmt.Errorf("%q is the URL of the issuer's discovery document: write the value of the document's field issuer", string(i))
+	case issuerSyntax.MatchString("https://" + string(i)):
+		return fmt.Errorf("%q has no scheme: write https://%s", string(i), string(i))
 	case !issuerSyntax.MatchString(string(i)):
 		return fmt.Errorf(
 			"%q is not an issuer: AWS accepts https://<host>/<path>, byte for byte the `iss` of the cluster's tokens",

@@ -221,7 +221,7 @@ func (p *Policy) unmade() Errors {
 			!d.Workspace.IsNew(),
 			fmt.Sprintf("destinations[%d].workspace", i),
 			"is %s, a placeholder for a new workspace: run `ampbridge bootstrap --policy FILE --apply --write-policy FILE`, which makes "+
-				"it and writes its ARN here, or write the ARN of a workspace that exists",
+				"it and writes its ARN here; or write the ARN of a workspace that exists, as `ampbridge bootstrap -o terraform` has it as an output",
 			d.Workspace.ID(),
 		)
 	}
@@ -358,11 +358,13 @@ func (v *validation) grant(path string, g Grant, p *Policy) {
 	v.require(!slices.ContainsFunc(g.Namespaces, Glob.everything) || !slices.ContainsFunc(g.ServiceAccounts, Glob.everything),
 		path, "grants every service account of every namespace: name the namespaces or the service accounts")
 	v.require(len(g.Destinations) > 0, path+".destinations", "is empty: name the destinations that these service accounts may use")
+	named := len(p.Destinations) > 0 &&
+		!slices.ContainsFunc(p.Destinations, func(d Destination) bool { return !dnsLabel.MatchString(d.Name) })
 	for i, name := range g.Destinations {
 		at := fmt.Sprintf("%s.destinations[%d]", path, i)
 		_, known := p.Destination(name)
 		v.require(
-			known,
+			known || !named, // without a good name there is nothing to propose
 			at,
 			"%q is not a destination of this policy: add it under destinations, or write one of %s",
 			name,
