@@ -32,7 +32,7 @@ func run(t *testing.T, stdin string, args ...string) (status int, stdout, stderr
 		"good.yaml": goodPolicy,
 		// The chart adds apiVersion and kind.
 		"values.yaml": "image: {tag: v1}\npolicy:\n  " + strings.ReplaceAll(strings.SplitN(goodPolicy, "\n", 3)[2], "\n", "\n  "),
-		"bad.yaml":  strings.NewReplacer("name: dev", "nam: dev", "[central]", "[centrl]").Replace(goodPolicy),
+		"bad.yaml":    strings.NewReplacer("name: dev", "nam: dev", "[central]", "[centrl]").Replace(goodPolicy),
 	} {
 		if err := os.WriteFile(filepath.Join(".", name), []byte(text), 0o600); err != nil {
 			t.Fatal(err)

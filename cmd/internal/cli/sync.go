@@ -38,7 +38,8 @@ sync. It ends with status 1 if a change failed or was refused. Sync never change
 others made. A second run changes nothing.
 
 With --remove it deletes what this cluster owns in the policy's accounts. Stop the webhook
-and every other sync first, because a running sync creates it again.
+and every other sync first, because a running sync creates it again. If the policy has
+cluster.issuer, the removal needs no cluster.
 
 Credentials come from where the AWS SDKs look for them. Sync assumes the syncRole of an
 account if the policy has one.`,

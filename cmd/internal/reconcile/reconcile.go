@@ -92,18 +92,23 @@ func Run(ctx context.Context, o Options, stdin io.Reader, stdout io.Writer) erro
 	if err != nil {
 		return err
 	}
-	cluster, err := kube.Connect(o.Kubeconfig, o.Overrides)
-	if err != nil {
-		return err
+	if o.Remove && p.Cluster.Issuer != "" {
+		return remove(ctx, o, kube.Cluster{}, p, p.Cluster.Issuer, stdout)
 	}
-	issuer, err := cluster.Issuer(ctx, p.Cluster.Issuer)
-	if err != nil {
+	cluster, err := kube.Connect(o.Kubeconfig, o.Overrides)
+	var issuer policy.Issuer
+	if err == nil {
+		issuer, err = cluster.Issuer(ctx, p.Cluster.Issuer)
+	}
+	switch {
+	case o.Remove && err != nil:
+		return fmt.Errorf("%w; if the cluster is gone, write its issuer into the policy as cluster.issuer: then no cluster is needed", err)
+	case err != nil:
 		return err
+	case o.Remove:
+		return remove(ctx, o, cluster, p, issuer, stdout)
 	}
 	r := o.reconciler(cluster, p)
-	if o.Remove {
-		return remove(ctx, o, r, p, issuer, stdout)
-	}
 	accounts, err := cluster.ServiceAccounts(ctx)
 	if err != nil {
 		return err

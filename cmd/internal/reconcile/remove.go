@@ -4,12 +4,14 @@ import (
 	"context"
 	"io"
 
+	"github.com/ampbridge/ampbridge/cmd/internal/kube"
 	"github.com/ampbridge/ampbridge/policy"
 	"github.com/ampbridge/ampbridge/policy/plan"
 )
 
-// remove deletes what the cluster owns in the accounts of the policy.
-func remove(ctx context.Context, o Options, r *reconciler, p *policy.Policy, issuer policy.Issuer, stdout io.Writer) error {
+// remove deletes what the cluster owns in the accounts of the policy. It does not call the cluster.
+func remove(ctx context.Context, o Options, cluster kube.Cluster, p *policy.Policy, issuer policy.Issuer, stdout io.Writer) error {
+	r := o.reconciler(cluster, p)
 	observed := map[string]plan.Account{}
 	for _, target := range plan.RemovalTargets(p, issuer) {
 		observed[target.Account] = r.iam.References(ctx, target, r.iam.Observe(ctx, target))

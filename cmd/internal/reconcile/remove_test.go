@@ -66,6 +66,24 @@ func TestRemove(t *testing.T) {
 		b.inSync(policyText, 3) // and all over again
 	})
 
+	t.Run("after the cluster is gone", func(t *testing.T) {
+		b := b.aws(t)
+		b.inSync(policyText, 3)
+		gone := func(o *reconcile.Options) { confirmed(o); o.Kubeconfig = "gone" }
+		_, _, writes, err := b.sync(policyText, gone)
+		if err == nil || writes != 0 || !strings.Contains(err.Error(), "write its issuer into the policy as cluster.issuer") {
+			t.Errorf("without its issuer: %d writes, %v", writes, err)
+		}
+		elsewhere := strings.Replace(policyText, "{name: dev}", `{name: dev, issuer: "https://oidc.example.com/other"}`, 1)
+		if output, _, writes, err := b.sync(elsewhere, gone); err != nil || writes != 0 || b.roles() == "" {
+			t.Errorf("with the issuer of another cluster: %d writes, %v:\n%s", writes, err, output)
+		}
+		own := strings.Replace(policyText, "{name: dev}", `{name: dev, issuer: "`+string(b.cluster.Issuer)+`"}`, 1)
+		if output, _, writes, err := b.sync(own, gone); err != nil || writes != 3 || b.roles() != "" {
+			t.Errorf("%d writes, %v, roles %q:\n%s", writes, err, b.roles(), output)
+		}
+	})
+
 	t.Run("a role that cannot be deleted keeps the provider", func(t *testing.T) {
 		b := b.aws(t)
 		b.inSync(policyText, 3)
