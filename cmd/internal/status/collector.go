@@ -303,10 +303,24 @@ func (c *collector) roles(ctx context.Context, r *Report, p *policy.Policy, issu
 			for i := range d.Roles {
 				if d.Roles[i].State == Unknown && d.Roles[i].ARN.Account == target.Account {
 					d.Roles[i].update(roles, issuer)
+					d.Roles[i].NotGranted = notGranted(p, d, d.Roles[i])
 				}
 			}
 		}
 	}
+}
+
+// notGranted returns the role's trusted subjects that no grant covers. A service account that was
+// deleted a short time ago is still covered.
+func notGranted(p *policy.Policy, d Destination, r Role) (list []string) {
+	for _, text := range r.Trusted {
+		subject, err := policy.ParseSubject(text)
+		e, covered := p.Entitled(subject)
+		if err != nil || !covered || !slices.ContainsFunc(e.Destinations, func(o policy.Destination) bool { return o.Name == d.Name }) {
+			list = append(list, text)
+		}
+	}
+	return list
 }
 
 // listRoles lists the roles of a cluster, because one list is cheaper than reading each role. It

@@ -46,6 +46,8 @@ type Role struct {
 	State   RoleState `json:"state"`
 	// Trusted are the subjects that may assume the role, if it was read.
 	Trusted []string `json:"trusted"`
+	// NotGranted are those of Trusted that no grant of the policy covers.
+	NotGranted []string `json:"notGranted,omitempty"`
 }
 
 // RoleState is whether a role exists.
@@ -135,13 +137,29 @@ func (r Report) String() string {
 		_, _ = fmt.Fprintln(w, strings.Join(row[:], "\t"))
 	}
 	_ = w.Flush() // writing to a builder never fails
+	for _, text := range r.drift() {
+		fmt.Fprintf(&b, "\ndrift: %s", text)
+	}
 	for _, text := range r.Unavailable {
 		fmt.Fprintf(&b, "\nunavailable: %s", text)
 	}
-	if len(r.Unavailable) > 0 {
+	if b.String()[b.Len()-1] != '\n' {
 		b.WriteString("\n")
 	}
 	return b.String()
+}
+
+// drift returns what the trust of roles has beyond the policy. What it lacks is in the table.
+func (r Report) drift() (list []string) {
+	for _, d := range r.Destinations {
+		for _, role := range d.Roles {
+			if len(role.NotGranted) > 0 {
+				list = append(list, fmt.Sprintf("role %s trusts %s, which no grant covers: ampbridge plan shows what sync changes",
+					role.name(), strings.Join(role.NotGranted, ", ")))
+			}
+		}
+	}
+	return list
 }
 
 // none is printed in a cell without a value.

@@ -384,6 +384,19 @@ func TestStatusShowsTheInstallation(t *testing.T) {
 		t.Errorf("(-want +got):\n%s\n%s", diff, out)
 	}
 
+	// A grant was taken away, and sync has not run.
+	narrower := testkit.TempFile(f, "policy.yaml", strings.Replace(f.text, "[prometheus, second]", "[second]", 1))
+	const drift = "\ndrift: role 111122223333/ampbridge.dev.central trusts system:serviceaccount:monitoring:prometheus, which no grant covers: "
+	if _, out, _ := f.run("status", "--policy", narrower); !strings.Contains(out, drift) {
+		t.Errorf("no drift:\n%s", out)
+	}
+	if r := f.report("--policy", narrower, "-n", "default"); len(r.Destinations[0].Roles[0].NotGranted) != 1 {
+		t.Errorf("of another namespace: %+v", r.Destinations[0].Roles)
+	}
+	if r := f.report("-n", "default"); len(r.Destinations[0].Roles[0].NotGranted) != 0 {
+		t.Errorf("drift where there is none: %+v", r.Destinations[0].Roles)
+	}
+
 	roleForEach(f)
 
 	// Without AWS, from a file, and what is said of both.
