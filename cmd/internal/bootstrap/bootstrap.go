@@ -157,7 +157,14 @@ func (o *Options) writeTerraform(c bootstrap.Central, earlier terraform.Earlier,
 		_, err := stdout.Write(configuration)
 		return err
 	}
-	return replaceFile(o.File, configuration)
+	if err := replaceFile(o.File, configuration); err != nil {
+		return err
+	}
+	if c.Provider.IsZero() && !slices.ContainsFunc(c.Workspaces, func(w bootstrap.Workspace) bool { return w.New }) {
+		_, err = fmt.Fprintf(stdout,
+			"bootstrap: %s makes nothing, because trust.manage is none and every workspace of account %s exists\n", o.File, c.Account)
+	}
+	return err
 }
 
 // replaceFile replaces a file atomically: if it is interrupted, the old file stays.

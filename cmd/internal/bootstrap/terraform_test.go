@@ -50,6 +50,10 @@ func TestTerraformKeepsTheWorkspace(t *testing.T) {
 	if info, err := os.Stat(file); err != nil || info.Mode().Perm() != 0o640 {
 		t.Errorf("mode %v, %v", info.Mode(), err)
 	}
+	byHand := strings.Split(made, "trust:")[0] + "trust: {manage: none}\n"
+	if out := write(byHand, "--file", filepath.Join(t.TempDir(), "nothing.tf")); !strings.Contains(out, "nothing.tf makes nothing, because trust.manage is none") {
+		t.Errorf("nothing to make: %q", out)
+	}
 	// Standard output is the same, beside the file that was written before.
 	other := strings.NewReplacer("central", "other", "ws-0001", "ws-0002").Replace(made)
 	printed := write(other, "--earlier", file)

@@ -54,7 +54,21 @@ func Main(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io
 		began = true
 		return nil
 	}
+	// Help about a command that does not exist is not the help of the command above it.
+	var unknown error
+	help := cmd.HelpFunc()
+	cmd.SetHelpFunc(func(cmd *cobra.Command, args []string) {
+		if cmd.HasAvailableSubCommands() {
+			unknown = rejectArguments(cmd, cmd.Flags().Args())
+		}
+		if unknown == nil {
+			help(cmd, args)
+		}
+	})
 	ran, err := cmd.ExecuteContextC(ctx)
+	if err == nil {
+		err = unknown
+	}
 	if err == nil {
 		return OK
 	}

@@ -117,12 +117,13 @@ func Run(ctx context.Context, o Options, stdin io.Reader, stdout io.Writer) erro
 	if err != nil {
 		return err
 	}
-	return applyAndReport(ctx, o, r, planned, stdout)
+	return applyAndReport(ctx, o, r, Report{Plan: planned, unmanaged: p.Trust.Manage == policy.ManageNone}, stdout)
 }
 
-// applyAndReport prints the plan, applies it unless it is a dry run, and reports.
-func applyAndReport(ctx context.Context, o Options, r *reconciler, p plan.Plan, stdout io.Writer) error {
-	report := Report{DryRun: o.DryRun, Failures: []Failure{}, Plan: p}
+// applyAndReport prints the report's plan, applies it unless it is a dry run, and reports.
+func applyAndReport(ctx context.Context, o Options, r *reconciler, report Report, stdout io.Writer) error {
+	p := report.Plan
+	report.DryRun, report.Failures = o.DryRun, []Failure{}
 	if o.Output == Text {
 		if _, err := io.WriteString(stdout, p.String()); err != nil {
 			return err

@@ -179,6 +179,11 @@ func TestSync(t *testing.T) {
 		if err != nil || writes != 0 || reads != 6 || !strings.HasSuffix(output, "sync: in sync: nothing to change\n") {
 			t.Errorf("second run: %d reads, %d writes, error %v, output:\n%s", reads, writes, err, output)
 		}
+		byHand := strings.Split(policyText, "trust:")[0] + "trust: {manage: none}\n"
+		output, _, writes, err = b.sync(byHand, nil)
+		if err != nil || writes != 0 || strings.Contains(output, "in sync") || !strings.Contains(output, "trust.manage is none: nothing was compared") {
+			t.Errorf("without roles of its own: %d writes, error %v, output:\n%s", writes, err, output)
+		}
 	})
 
 	t.Run("service accounts come and go", func(t *testing.T) {

@@ -19,7 +19,7 @@ func remove(ctx context.Context, o Options, cluster kube.Cluster, p *policy.Poli
 	deletions := plan.Remove(p, issuer, observed)
 	unconfirmed := !o.Yes && !o.DryRun && len(deletions.Changes) > 0
 	o.DryRun = o.DryRun || unconfirmed
-	err := applyAndReport(ctx, o, r, deletions, stdout)
+	err := applyAndReport(ctx, o, r, Report{Plan: deletions}, stdout)
 	if unconfirmed {
 		return ErrUnconfirmed
 	}

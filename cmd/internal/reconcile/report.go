@@ -27,6 +27,8 @@ type Report struct {
 	Failures []Failure `json:"failures"`
 	// InSync is true if no change is left and nothing was refused.
 	InSync bool `json:"inSync"`
+	// unmanaged is true if the policy has trust.manage: none, so that AWS was not compared with it.
+	unmanaged bool
 }
 
 // Failure is a change that was not made.
@@ -57,6 +59,9 @@ func (r *Report) closing() string {
 		return "sync: dry run: nothing was changed"
 	case r.removes():
 		return fmt.Sprintf("sync: removed: %d of %d deletions made, %d refused", r.Made, len(r.Plan.Changes), len(r.Plan.Refusals))
+	case r.InSync && r.Made == 0 && r.unmanaged:
+		return "sync: trust.manage is none: nothing was compared with AWS; ampbridge plan -o terraform writes what the policy needs, and " +
+			"ampbridge doctor checks it"
 	case r.InSync && r.Made == 0:
 		return "sync: in sync: nothing to change"
 	case r.InSync:
