@@ -61,6 +61,10 @@ func TestTypos(t *testing.T) {
 			[]string{"/policy/trust/accounts/0/id", "string"}},
 		{"a duration in words", "policy: {session: {duration: 6 hours}}", []string{"/policy/session/duration"}},
 		{"a policy without destinations", "policy: {destinations: null}", []string{"/policy", "destinations"}},
+		{"a policy file in place of values", "{apiVersion: ampbridge.io/v1alpha1, kind: Policy, cluster: {name: dev}}",
+			[]string{"/cluster", "below policy: a policy file is the value of policy"}},
+		{"grants at the top", "grants: [{namespaces: [monitoring], serviceAccounts: [a], destinations: [b]}]",
+			[]string{"/grants", "below policy: a policy file is the value of policy"}},
 		// What charts of other projects take, and what is easily written in its place.
 		{"the replicas of other charts", "webhook: {replicaCount: 3}", []string{"/webhook", "replicaCount"}},
 		{"a service account for both", "serviceAccount: {create: true}", []string{"serviceAccount"}},
