@@ -15,6 +15,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/ampbridge/ampbridge/policy"
+	"github.com/ampbridge/ampbridge/test/testkit"
 	"github.com/ampbridge/ampbridge/webhook"
 	"github.com/ampbridge/ampbridge/webhook/inject"
 )
@@ -81,9 +82,7 @@ func BenchmarkPodToSkip(b *testing.B) {
 // webhookOn returns a function that lets the handler answer a review.
 func webhookOn(b *testing.B, body []byte) func() {
 	p, err := policy.Parse(readFile(b, "testdata/policy.yaml"))
-	if err != nil {
-		b.Fatal(err)
-	}
+	testkit.Must(b, err)
 	handler := webhook.PodHandler(policy.InjectionEnabled, webhook.Dependencies{
 		Policy: func() *policy.Policy { return p }, Cluster: answering{}, Image: image,
 		Metrics: webhook.NewMetrics(prometheus.NewRegistry()), Logger: slog.New(slog.DiscardHandler),
@@ -111,9 +110,7 @@ func skipping(b *testing.B, body []byte) func() {
 	return func() {
 		reader.Reset(body)
 		decoder.Reset(reader, options)
-		if err := decoder.SkipValue(); err != nil {
-			b.Fatal(err)
-		}
+		testkit.Must(b, decoder.SkipValue())
 	}
 }
 

@@ -15,6 +15,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/ampbridge/ampbridge/policy"
+	"github.com/ampbridge/ampbridge/test/testkit"
 	"github.com/ampbridge/ampbridge/webhook"
 )
 
@@ -102,13 +103,9 @@ func TestBodyTimeout(t *testing.T) {
 	w.eventuallyReady()
 	t.Run("HTTP/1.1", func(t *testing.T) {
 		conn, err := tls.Dial("tcp", w.Addr, client.Transport.(*http.Transport).TLSClientConfig)
-		if err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, err)
 		defer func() { _ = conn.Close() }()
-		if err := conn.SetDeadline(time.Now().Add(time.Minute)); err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, conn.SetDeadline(time.Now().Add(time.Minute)))
 		if _, err := io.WriteString(
 			conn,
 			"POST /pods/enabled HTTP/1.1\r\nHost: webhook\r\nContent-Type: application/json\r\nContent-Length: 9000\r\n\r\n{",
@@ -116,9 +113,7 @@ func TestBodyTimeout(t *testing.T) {
 			t.Fatal(err)
 		}
 		answer, err := http.ReadResponse(bufio.NewReader(conn), nil)
-		if err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, err)
 		_ = answer.Body.Close()
 		if answer.StatusCode != http.StatusRequestTimeout {
 			t.Errorf("got %d, want 408", answer.StatusCode)
@@ -131,9 +126,7 @@ func TestBodyTimeout(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
 		r, err := http.NewRequestWithContext(ctx, http.MethodPost, "https://"+w.Addr+"/pods/enabled", body)
-		if err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, err)
 		r.Header.Set("Content-Type", "application/json")
 		answer, err := client.Do(r)
 		if err == nil { // or the stream was reset
@@ -147,9 +140,7 @@ func TestBodyTimeout(t *testing.T) {
 		}
 	})
 	answer, err := http.Get("http://" + w.MetricsAddr + "/metrics")
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	defer func() { _ = answer.Body.Close() }()
 	text, err := io.ReadAll(answer.Body)
 	if want := `ampbridge_admission_requests_refused_total{status="408"} 2`; err != nil || !strings.Contains(string(text), want) {
@@ -160,9 +151,7 @@ func TestBodyTimeout(t *testing.T) {
 // Any input gets a valid answer, within the limits.
 func FuzzHandler(f *testing.F) {
 	p, err := policy.Parse(readFile(f, "testdata/policy.yaml"))
-	if err != nil {
-		f.Fatal(err)
-	}
+	testkit.Must(f, err)
 	registry := prometheus.NewRegistry()
 	handler := webhook.PodHandler(policy.InjectionEnabled, webhook.Dependencies{
 		Policy: func() *policy.Policy { return p }, Cluster: answering{}, Image: image,

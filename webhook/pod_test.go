@@ -19,6 +19,7 @@ import (
 	clienttesting "k8s.io/client-go/testing"
 
 	"github.com/ampbridge/ampbridge/policy"
+	"github.com/ampbridge/ampbridge/test/testkit"
 	"github.com/ampbridge/ampbridge/webhook"
 	"github.com/ampbridge/ampbridge/webhook/inject"
 )
@@ -45,9 +46,7 @@ func TestPodIsInjected(t *testing.T) {
 			}
 			changed := apply(t, r.Object.Raw, answer.Patch)
 			var pod corev1.Pod
-			if err := json.Unmarshal(changed, &pod); err != nil {
-				t.Fatal(err)
-			}
+			testkit.Must(t, json.Unmarshal(changed, &pod))
 			if first := pod.Spec.InitContainers[0]; first.Name != "ampbridge-config" || first.Image != image {
 				t.Errorf("first init container: got %s of %s", first.Name, first.Image)
 			}
@@ -218,9 +217,7 @@ func TestHangingLookup(t *testing.T) {
 func generateName(t *testing.T, r *admissionv1.AdmissionRequest) string {
 	t.Helper()
 	var object metav1.PartialObjectMetadata
-	if err := json.Unmarshal(r.Object.Raw, &object); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, json.Unmarshal(r.Object.Raw, &object))
 	return object.GenerateName
 }
 

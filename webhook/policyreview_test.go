@@ -183,9 +183,7 @@ func reviewPolicy(f *fixture, body []byte) (status int, text []byte) {
 func wantLabelled(t *testing.T, g prometheus.Gatherer, name, value string) {
 	t.Helper()
 	families, err := g.Gather()
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	for _, family := range families {
 		for _, m := range family.GetMetric() {
 			for _, label := range m.GetLabel() {
@@ -210,9 +208,7 @@ func TestLastGoodPolicySurvivesARestart(t *testing.T) {
 	accepted := webhook.AcceptedOf(maps)
 	kept := func() string {
 		object, err := maps.Get(t.Context(), webhook.AcceptedConfigMap, metav1.GetOptions{})
-		if err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, err)
 		if version := object.Annotations[policy.AnnotationVersion]; len(object.Data) > 0 && version != policy.SchemaVersion {
 			t.Errorf("the copy is marked with version %q", version)
 		}
@@ -278,9 +274,7 @@ func TestLastGoodPolicySurvivesARestart(t *testing.T) {
 	})
 	t.Run("a copy that this version cannot read", func(t *testing.T) {
 		object, err := maps.Get(t.Context(), webhook.AcceptedConfigMap, metav1.GetOptions{})
-		if err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, err)
 		object.Data["accepted.yaml"], object.Annotations[policy.AnnotationVersion] = string(broken), "2000"
 		if _, err := maps.Update(t.Context(), object, metav1.UpdateOptions{}); err != nil {
 			t.Fatal(err)

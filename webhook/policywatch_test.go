@@ -74,13 +74,9 @@ func TestPolicySurvivesAMissingFile(t *testing.T) {
 		t.Fatal("a missing file: got no error")
 	}
 	go source.Follow(t.Context())
-	if err := os.WriteFile(file, readFile(t, "testdata/policy.yaml"), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, os.WriteFile(file, readFile(t, "testdata/policy.yaml"), 0o600))
 	testkit.Eventually(t, "the file is loaded", func() bool { return source.Current() != nil })
-	if err := os.Remove(file); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, os.Remove(file))
 	testkit.Eventually(t, "its loss is noticed", func() bool { return source.Err() != nil })
 	if source.Current() == nil {
 		t.Error("the policy went with its file")
@@ -91,19 +87,11 @@ func TestPolicySurvivesAMissingFile(t *testing.T) {
 func publish(t *testing.T, dir string, content []byte) {
 	t.Helper()
 	version, err := os.MkdirTemp(dir, "..version-") //nolint:usetesting // in the folder of the volume
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(filepath.Join(version, "policy.yaml"), content, 0o600); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
+	testkit.Must(t, os.WriteFile(filepath.Join(version, "policy.yaml"), content, 0o600))
 	next := filepath.Join(dir, "..data_tmp")
-	if err := os.Symlink(filepath.Base(version), next); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Rename(next, filepath.Join(dir, "..data")); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, os.Symlink(filepath.Base(version), next))
+	testkit.Must(t, os.Rename(next, filepath.Join(dir, "..data")))
 	if err := os.Symlink("..data/policy.yaml", filepath.Join(dir, "policy.yaml")); err != nil && !os.IsExist(err) {
 		t.Fatal(err)
 	}
@@ -113,9 +101,7 @@ func publish(t *testing.T, dir string, content []byte) {
 func wantMetric(t *testing.T, g prometheus.Gatherer, name string, want float64) {
 	t.Helper()
 	families, err := g.Gather()
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	got, found := 0.0, false
 	for _, family := range families {
 		if family.GetName() != name {

@@ -68,9 +68,7 @@ func TestRefused(t *testing.T) {
 			f := newFixture(t)
 			server := f.serve()
 			r, err := http.NewRequestWithContext(t.Context(), test.method, server.URL+test.path, bytes.NewReader(test.body))
-			if err != nil {
-				t.Fatal(err)
-			}
+			testkit.Must(t, err)
 			if test.contentType != "" {
 				r.Header.Set("Content-Type", test.contentType)
 			}
@@ -98,9 +96,7 @@ func TestLenient(t *testing.T) {
 		1,
 	)
 	answer, err := server.Client().Post(server.URL+"/pods/enabled", "application/json; charset=utf-8", bytes.NewReader(body))
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	_ = answer.Body.Close()
 	if answer.StatusCode != http.StatusOK {
 		t.Errorf("got %d", answer.StatusCode)

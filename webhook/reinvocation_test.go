@@ -9,6 +9,7 @@ import (
 
 	"github.com/ampbridge/ampbridge/policy"
 	"github.com/ampbridge/ampbridge/test/otherwebhooks"
+	"github.com/ampbridge/ampbridge/test/testkit"
 	"github.com/ampbridge/ampbridge/webhook/breaker"
 )
 
@@ -26,9 +27,7 @@ func TestIdentityThatAppearsLater(t *testing.T) {
 				Containers []struct{ Env []struct{ Name string } }
 			}
 		}
-		if err := json.Unmarshal(r.Object.Raw, &pod); err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, json.Unmarshal(r.Object.Raw, &pod))
 		var names []string
 		for _, e := range pod.Spec.Containers[0].Env {
 			names = append(names, e.Name)
@@ -73,14 +72,10 @@ func TestInjectionIsTakenBack(t *testing.T) {
 			continue
 		}
 		var pod map[string]any
-		if err := json.Unmarshal(whole, &pod); err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, json.Unmarshal(whole, &pod))
 		change.Do(pod)
 		changed, err := json.Marshal(pod)
-		if err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, err)
 		r.Object.Raw = changed
 		f.Breaker = func(context.Context) (breaker.State, error) { return breaker.State{}, errors.New("not available") }
 		answer := f.review("/pods/enabled", r)

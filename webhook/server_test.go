@@ -113,9 +113,7 @@ func TestReadiness(t *testing.T) {
 			strings.Contains(text, "tls.crt")
 	})
 	answer, err := http.Get("http://" + w.HealthAddr + "/healthz")
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	_ = answer.Body.Close()
 	if answer.StatusCode != http.StatusOK {
 		t.Errorf("alive, while it waits: got %d", answer.StatusCode)
@@ -164,9 +162,7 @@ func TestMetricsAreServed(t *testing.T) {
 	w.eventuallyReady()
 	send(t, client, "https://"+w.Addr+"/pods/enabled", podRequest(t, operatorPod, nil))
 	answer, err := http.Get("http://" + w.MetricsAddr + "/metrics")
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	text := testkit.ReadBody(t, answer)
 	for _, want := range []string{
 		`ampbridge_admission_decisions_total{decision="inject",reason="Granted",resource="pod"} 1`,
@@ -183,9 +179,7 @@ func TestMetricsAreServed(t *testing.T) {
 
 func TestRunFails(t *testing.T) {
 	taken, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	defer func() { _ = taken.Close() }()
 	complete := func() webhook.Options {
 		o := webhook.Options{

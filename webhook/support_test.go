@@ -44,9 +44,7 @@ type fixture struct {
 func newFixture(t *testing.T) *fixture {
 	t.Helper()
 	p, err := policy.Parse(readFile(t, "testdata/policy.yaml"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	f := &fixture{T: t, policy: p, metrics: prometheus.NewRegistry(), log: &testkit.Buffer{}}
 	f.client = fake.NewClientset(&corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: account}})
 	f.Dependencies = webhook.Dependencies{
@@ -81,14 +79,10 @@ func (f *fixture) review(path string, r *admissionv1.AdmissionRequest) *admissio
 func send(t *testing.T, client *http.Client, url string, r *admissionv1.AdmissionRequest) *admissionv1.AdmissionResponse {
 	t.Helper()
 	answer, err := client.Post(url, "application/json", bytes.NewReader(encode(t, r)))
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	body, err := io.ReadAll(answer.Body)
 	_ = answer.Body.Close()
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	if answer.StatusCode != http.StatusOK || answer.Header.Get("Content-Type") != "application/json" {
 		t.Fatalf("got %d, %s: %s", answer.StatusCode, answer.Header.Get("Content-Type"), body)
 	}
@@ -110,9 +104,7 @@ func encode(t testing.TB, r *admissionv1.AdmissionRequest) []byte {
 	body, err := json.Marshal(admissionv1.AdmissionReview{
 		TypeMeta: metav1.TypeMeta{APIVersion: "admission.k8s.io/v1", Kind: "AdmissionReview"}, Request: r,
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	return body
 }
 
@@ -121,9 +113,7 @@ func encode(t testing.TB, r *admissionv1.AdmissionRequest) []byte {
 func podRequest(t testing.TB, file string, edit func(map[string]any)) *admissionv1.AdmissionRequest {
 	t.Helper()
 	var pod map[string]any
-	if err := json.Unmarshal(readFile(t, file), &pod); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, json.Unmarshal(readFile(t, file), &pod))
 	metadata := pod["metadata"].(map[string]any)
 	delete(metadata, "namespace")
 	delete(metadata, "name")
@@ -136,9 +126,7 @@ func podRequest(t testing.TB, file string, edit func(map[string]any)) *admission
 func request(t testing.TB, kind, resource string, object map[string]any) *admissionv1.AdmissionRequest {
 	t.Helper()
 	raw, err := json.Marshal(object)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	r := &admissionv1.AdmissionRequest{
 		UID:  "705ab4f5-6393-11e8-b7cc-42010a800002",
 		Kind: metav1.GroupVersionKind{Version: "v1", Kind: kind}, Resource: metav1.GroupVersionResource{Version: "v1", Resource: resource},
@@ -192,8 +180,6 @@ ampbridge_admission_decisions_total{decision="` + decision + `",reason="` + stri
 func readFile(t testing.TB, name string) []byte {
 	t.Helper()
 	data, err := os.ReadFile(name)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	return data
 }

@@ -11,6 +11,7 @@ import (
 
 	"k8s.io/apimachinery/pkg/util/validation"
 
+	"github.com/ampbridge/ampbridge/test/testkit"
 	"github.com/ampbridge/ampbridge/webhook/breaker"
 )
 
@@ -160,9 +161,7 @@ func FuzzState(f *testing.F) {
 	}
 	valid = valid.With(breaker.Entry{Workload: breaker.All("ns"), Revision: "two", Since: since})
 	text, err := json.Marshal(valid)
-	if err != nil {
-		f.Fatal(err)
-	}
+	testkit.Must(f, err)
 	f.Add(text, "ns", "StatefulSet", "p-0", "one")
 	f.Add(
 		[]byte(`{"ns.StatefulSet.p":"{","ns..one":"{\"namespace\":\"ns\",\"kind\":\"*\",\"name\":\"*\",\"revision\":\"one\"}"}`),

@@ -239,9 +239,7 @@ volumes:
 				return
 			}
 			a, err := sidecarconfig.Decode(encodedConfig(decode(t, injected(t, data, options(t)))))
-			if err != nil {
-				t.Fatal(err)
-			}
+			testkit.Must(t, err)
 			testkit.Equal(t, "mount points", c.want, a.MountPoints)
 		})
 	}

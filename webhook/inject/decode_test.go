@@ -44,9 +44,7 @@ func ours(t *testing.T, pod Pod) view {
 	v := view{Pod: pod, Windows: []bool{len(pod.Spec.SecurityContext.WindowsOptions) > 0}}
 	for _, volume := range pod.Spec.Volumes {
 		text, err := volume.renamed(volume.Name)
-		if err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, err)
 		var decoded corev1.Volume
 		if err := utiljson.Unmarshal(text, &decoded); err != nil {
 			t.Fatalf("volume %q: %v: %s", volume.Name, err, text)
@@ -297,9 +295,7 @@ func fixtures(t testing.TB) [][]byte {
 			if spec, ok := v["spec"].(map[string]any); ok {
 				if _, ok := spec["containers"].([]any); ok {
 					text, err := stdjson.Marshal(v)
-					if err != nil {
-						t.Fatal(err)
-					}
+					testkit.Must(t, err)
 					found = append(found, text)
 				}
 			}
@@ -329,9 +325,7 @@ func fixtures(t testing.TB) [][]byte {
 		}
 		return nil
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	return found
 }
 
@@ -498,9 +492,7 @@ func TestVolumeKinds(t *testing.T) {
 		`{"emptyDir":null}`:                                     "emptyDir",
 	} {
 		var pod Pod
-		if err := json.Unmarshal([]byte(`{"spec":{"volumes":[`+text+`]}}`), &pod); err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, json.Unmarshal([]byte(`{"spec":{"volumes":[`+text+`]}}`), &pod))
 		if got := pod.Spec.Volumes[0].kind(); got != want {
 			t.Errorf("%s: %s, want %s", text, got, want)
 		}
@@ -524,9 +516,7 @@ func TestDropsAll(t *testing.T) {
 		`{"drop":["ALL"]},"capabilities":null`: false,
 	} {
 		var pod Pod
-		if err := json.Unmarshal([]byte(`{"spec":{"containers":[{"securityContext":{"capabilities":`+text+`}}]}}`), &pod, lenient); err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, json.Unmarshal([]byte(`{"spec":{"containers":[{"securityContext":{"capabilities":`+text+`}}]}}`), &pod, lenient))
 		if got := pod.Spec.Containers[0].SecurityContext.Capabilities; got != want {
 			t.Errorf("%s: %v", text, got)
 		}

@@ -139,9 +139,7 @@ volumes: [{name: c, configMap: {name: c}}, {name: r, configMap: {name: r}}]`)
 			}
 			deliveryIs(t, data, ops, c.why == "")
 			a, err := sidecarconfig.Decode(encodedConfig(decode(t, apply(t, data, ops))))
-			if err != nil {
-				t.Fatal(err)
-			}
+			testkit.Must(t, err)
 			testkit.Equal(t, "what the sidecar knows of Prometheus", c.prometheus, a.Prometheus)
 		})
 	}
@@ -283,9 +281,7 @@ volumes: [{name: c, configMap: {name: c}}]`)
 				pod := decode(t, injected(t, data, o))
 				o.Policy.Destinations[0].Delivery = after
 				_, today, err := Mark(pod, granted(t, o.Policy, "monitoring").Entitlement, o.Policy)
-				if err != nil {
-					t.Fatal(err)
-				}
+				testkit.Must(t, err)
 				fresh, _, err := Mark(decode(t, injected(t, data, o)), granted(t, o.Policy, "monitoring").Entitlement, o.Policy)
 				if err != nil || !cmp.Equal(fresh, today) {
 					t.Errorf("%s, from %s to %s: %v, -fresh +today\n%s", args, before, after, err, cmp.Diff(fresh, today))

@@ -7,6 +7,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/ampbridge/ampbridge/policy"
+	"github.com/ampbridge/ampbridge/test/testkit"
 )
 
 func TestPrometheus(t *testing.T) {
@@ -170,8 +171,6 @@ func podWith(t *testing.T, metadata, containers string) *Pod {
 	data, err := yaml.YAMLToJSON(
 		[]byte("metadata: {name: p, namespace: monitoring, " + metadata + "}\nspec: {containers: " + containers + "}"),
 	)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	return decode(t, data)
 }

@@ -106,9 +106,7 @@ func TestEnvironment(t *testing.T) {
 				data []byte
 				into *corev1.Pod
 			}{{data, &before}, {apply(t, data, ops), &after}} {
-				if err := json.Unmarshal(pod.data, pod.into); err != nil {
-					t.Fatal(err)
-				}
+				testkit.Must(t, json.Unmarshal(pod.data, pod.into))
 			}
 			had, has := before.Spec.Containers[0].Env, after.Spec.Containers[0].Env
 			testkit.Equal(t, "its own variables", had, has[:len(had)], cmpopts.EquateEmpty())
@@ -303,9 +301,7 @@ volumes: [{name: c, configMap: {name: c}}]`), o)
 			}
 			data = apply(t, data, ops)
 			var after corev1.Pod
-			if err := json.Unmarshal(data, &after); err != nil {
-				t.Fatal(err)
-			}
+			testkit.Must(t, json.Unmarshal(data, &after))
 			var left []corev1.EnvVar
 			for _, e := range after.Spec.Containers[0].Env {
 				foreign := slices.ContainsFunc(c.foreign, func(op jsonpatch.Operation) bool {

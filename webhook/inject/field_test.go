@@ -10,6 +10,7 @@ import (
 
 	"github.com/ampbridge/ampbridge/policy"
 	"github.com/ampbridge/ampbridge/policy/sidecarconfig"
+	"github.com/ampbridge/ampbridge/test/testkit"
 )
 
 // fieldWant is the expected result for a pod.
@@ -384,9 +385,7 @@ func TestField(t *testing.T) {
 func fieldPod(t *testing.T, text string, want fieldWant) {
 	t.Helper()
 	data, err := yaml.YAMLToJSON([]byte(text))
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	pod, o := decode(t, data), options(t)
 	_, prometheus := Prometheus(pod)
 	d := o.Policy.Decide(policy.Request{
@@ -413,9 +412,7 @@ func fieldPod(t *testing.T, text string, want fieldWant) {
 	}
 	after := decode(t, apply(t, data, ops))
 	a, err := sidecarconfig.Decode(encodedConfig(after))
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	mark, _ := Marked(ops)
 	port := want.port
 	if port == 0 {

@@ -84,9 +84,7 @@ func TestInjectedPod(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			want, o := want[name], options(t)
 			var pod corev1.Pod
-			if err := json.Unmarshal(injected(t, readFile(t, name+".in.json"), o), &pod); err != nil {
-				t.Fatal(err)
-			}
+			testkit.Must(t, json.Unmarshal(injected(t, readFile(t, name+".in.json"), o), &pod))
 			volumes := map[string]corev1.VolumeSource{}
 			for _, v := range pod.Spec.Volumes {
 				volumes[v.Name] = v.VolumeSource
@@ -122,9 +120,7 @@ func TestInjectedPod(t *testing.T) {
 				t.Error("the API server would mount an API token into the sidecar")
 			}
 			a, err := sidecarconfig.Decode(strings.ReplaceAll(sidecar.Env[0].Value, "$$", "$"))
-			if err != nil {
-				t.Fatal(err)
-			}
+			testkit.Must(t, err)
 			if a.File != want.file || a.Private != private || len(a.Destinations) == 0 {
 				t.Errorf(
 					"sidecar config: file %q, private %t, %d destinations; want %q, %t",
@@ -292,9 +288,7 @@ func TestNoImageIsNoInjection(t *testing.T) {
 	}
 	o.Policy.Sidecar.Image, o.Image = "registry.example.com/own:1", testImage
 	var pod corev1.Pod
-	if err := json.Unmarshal(injected(t, readFile(t, "chart.in.json"), o), &pod); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, json.Unmarshal(injected(t, readFile(t, "chart.in.json"), o), &pod))
 	if image := pod.Spec.InitContainers[0].Image; image != "registry.example.com/own:1" {
 		t.Errorf("image %s: the policy's has priority", image)
 	}
@@ -323,9 +317,7 @@ containers:
 				`, volumeMounts: [{name: c, mountPath: /c}]}
 volumes: [{name: c, configMap: {name: c}}]`)
 			var pod corev1.Pod
-			if err := json.Unmarshal(injected(t, data, options(t)), &pod); err != nil {
-				t.Fatal(err)
-			}
+			testkit.Must(t, json.Unmarshal(injected(t, data, options(t)), &pod))
 			got := pod.Spec.InitContainers[0]
 			testkit.Equal(t, "the sidecar's security context", &corev1.SecurityContext{
 				AllowPrivilegeEscalation: new(false), ReadOnlyRootFilesystem: new(true),
@@ -378,9 +370,7 @@ volumes: [{name: c, configMap: {name: c}}]`)
 			c.policy.SeccompProfile = stdcmp.Or(c.policy.SeccompProfile, policy.SeccompAuto)
 			o.Policy.Sidecar.SecurityContext = c.policy
 			var pod corev1.Pod
-			if err := json.Unmarshal(injected(t, data, o), &pod); err != nil {
-				t.Fatal(err)
-			}
+			testkit.Must(t, json.Unmarshal(injected(t, data, o), &pod))
 			s := pod.Spec.InitContainers[0].SecurityContext
 			var seccomp string
 			if p := s.SeccompProfile; p != nil {
@@ -458,13 +448,9 @@ containers:
 volumes: [{name: c, configMap: {name: c}}]`)
 			after := decode(t, injected(t, data, options(t)))
 			a, err := sidecarconfig.Decode(encodedConfig(after))
-			if err != nil {
-				t.Fatal(err)
-			}
+			testkit.Must(t, err)
 			var mark Injected
-			if err := json.Unmarshal([]byte(after.Metadata.Annotations[AnnotationInjected]), &mark); err != nil {
-				t.Fatal(err)
-			}
+			testkit.Must(t, json.Unmarshal([]byte(after.Metadata.Annotations[AnnotationInjected]), &mark))
 			var got string
 			for _, p := range after.Spec.InitContainers[0].Ports {
 				got = fmt.Sprint(p.Name, " ", p.ContainerPort)
@@ -506,9 +492,7 @@ func TestInjectedAnnotation(t *testing.T) {
 		o.Image = image
 		var m Injected
 		pod := decode(t, injected(t, readFile(t, "operator.in.json"), o))
-		if err := json.Unmarshal([]byte(pod.Metadata.Annotations[AnnotationInjected]), &m); err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, json.Unmarshal([]byte(pod.Metadata.Annotations[AnnotationInjected]), &m))
 		return m
 	}
 	o := options(t)

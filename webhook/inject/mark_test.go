@@ -68,9 +68,7 @@ func TestMarkFollowsThePolicy(t *testing.T) {
 			p, e := *o.Policy, e
 			test.change(&p, &e)
 			carried, today, err := Mark(pod, e, &p)
-			if err != nil {
-				t.Fatal(err)
-			}
+			testkit.Must(t, err)
 			if got := !cmp.Equal(carried, today); got != test.differ {
 				t.Errorf("differ: got %v, want %v; carried %+v, today %+v", got, test.differ, carried, today)
 			}

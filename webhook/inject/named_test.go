@@ -12,6 +12,7 @@ import (
 
 	"github.com/ampbridge/ampbridge/policy"
 	"github.com/ampbridge/ampbridge/policy/sidecarconfig"
+	"github.com/ampbridge/ampbridge/test/testkit"
 )
 
 // modes grants identity to the service account identity, and relay to the service account relay.
@@ -60,23 +61,17 @@ func namedCase(t *testing.T, account, names string, change func(*corev1.Pod)) (d
 	t.Helper()
 	var typed corev1.Pod
 	manifest := strings.NewReplacer("NAMES", names, "ACCOUNT", account).Replace(writerPod)
-	if err := yaml.Unmarshal([]byte(manifest), &typed); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, yaml.Unmarshal([]byte(manifest), &typed))
 	if change != nil {
 		change(&typed)
 	}
 	text, err := yaml.Marshal(typed)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	if data, err = yaml.YAMLToJSON(text); err != nil {
 		t.Fatal(err)
 	}
 	p, err := policy.Parse([]byte(modes))
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	o = Options{Policy: p, Image: testImage}
 	got, d = injectNamedOnce(t, data, o)
 	return data, got, d, o
@@ -100,9 +95,7 @@ func injectNamedOnce(t *testing.T, data []byte, o Options) ([]byte, policy.Decis
 func typedPod(t *testing.T, data []byte) *corev1.Pod {
 	t.Helper()
 	var pod corev1.Pod
-	if err := json.Unmarshal(data, &pod); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, json.Unmarshal(data, &pod))
 	return &pod
 }
 
@@ -158,9 +151,7 @@ func TestIdentityGivesTokenAndEnvironmentAndNothingElse(t *testing.T) {
 func mustYAML(t *testing.T, v any) string {
 	t.Helper()
 	text, err := yaml.Marshal(v)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	return string(text)
 }
 
@@ -266,9 +257,7 @@ func TestIdentityIsTakenBack(t *testing.T) {
 	c := &pod.Spec.Containers[0]
 	c.Env = append(c.Env, corev1.EnvVar{Name: "AWS_CONTAINER_CREDENTIALS_FULL_URI", Value: "http://x"})
 	changed, err := json.Marshal(pod)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	left, d := injectNamedOnce(t, changed, o)
 	after, before := typedPod(t, left), typedPod(t, data)
 	if d.Inject || d.Reason != ForeignIdentity || !strings.Contains(d.Warning, "is undone") {
@@ -318,9 +307,7 @@ func TestRelayGivesAddressAndPassword(t *testing.T) {
 	// Another webhook removes restartPolicy of the native sidecar.
 	pod.Spec.InitContainers[0].RestartPolicy = nil
 	changed, err := json.Marshal(pod)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	repaired, d := injectNamedOnce(t, changed, o)
 	if init := typedPod(t, repaired).Spec.InitContainers; d.Reason != AlreadyInjected || init[0].RestartPolicy == nil || len(init) != 3 {
 		t.Errorf("%s: %+v", d.Reason, init)

@@ -138,9 +138,7 @@ func TestAppended(t *testing.T) {
 		},
 	} {
 		want, err := json.Marshal(value)
-		if err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, err)
 		testkit.Equal(t, fmt.Sprintf("%T, encoding/json and appended", value), generic(t, want), generic(t, value.appendJSON(nil)))
 	}
 }
@@ -161,9 +159,7 @@ func TestMarkAppended(t *testing.T) {
 				want.Delivery[d.Name] = d.Delivery
 			}
 			text, err := jsonv2.Marshal(want, jsonv2.Deterministic(true))
-			if err != nil {
-				t.Fatal(err)
-			}
+			testkit.Must(t, err)
 			if got := mark(a, "abc", ReloadNone, why); got != string(text) {
 				t.Errorf("got %s\nwant %s", got, text)
 			}

@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/ampbridge/ampbridge/test/otherwebhooks"
+	"github.com/ampbridge/ampbridge/test/testkit"
 )
 
 // A platform changes a pod before and after ampbridge's webhook. The injection stays complete, and
@@ -61,17 +62,13 @@ func changedBy(t *testing.T, data []byte, change func(map[string]any)) []byte {
 	pod := generic(t, data).(map[string]any)
 	change(pod)
 	text, err := stdjson.Marshal(pod)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	return text
 }
 
 func canonicalText(t *testing.T, data []byte) []byte {
 	t.Helper()
 	text, err := stdjson.Marshal(canonical(t, data, false))
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	return text
 }

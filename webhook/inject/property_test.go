@@ -49,9 +49,7 @@ func TestInjectDamagedPods(t *testing.T) {
 				damage(random, pod)
 			}
 			damaged, err := stdjson.Marshal(pod)
-			if err != nil {
-				t.Fatal(err)
-			}
+			testkit.Must(t, err)
 			reason := holds(t, p, damaged)
 			seen[reason]++
 			if t.Failed() {

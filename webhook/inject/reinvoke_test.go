@@ -32,9 +32,7 @@ func reinvoked(t *testing.T, data, whole []byte, change otherwebhooks.Change) {
 	changed := generic(t, whole).(map[string]any)
 	change.Do(changed)
 	text, err := stdjson.Marshal(changed)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	o := options(t)
 	ops, d := Inject(decode(t, text), granted(t, o.Policy, decode(t, whole).Metadata.Namespace), o)
 	after := apply(t, text, ops)
@@ -96,9 +94,7 @@ func TestSeveralOtherWebhooks(t *testing.T) {
 				}
 			}
 			text, err := stdjson.Marshal(pod)
-			if err != nil {
-				t.Fatal(err)
-			}
+			testkit.Must(t, err)
 			seen[holds(t, p, text)]++
 			if t.Failed() {
 				t.Fatalf("%s, seed %d: %q", name, seed, done)
@@ -142,9 +138,7 @@ func TestRepairIsSmall(t *testing.T) {
 		changed := generic(t, whole).(map[string]any)
 		change.Do(changed)
 		text, err := stdjson.Marshal(changed)
-		if err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, err)
 		ops, _ := Inject(decode(t, text), granted(t, o.Policy, decode(t, whole).Metadata.Namespace), o)
 		var got []string
 		for _, op := range ops {

@@ -196,9 +196,7 @@ func limitsOfNamespace(t *testing.T, items, quotas string) Limits {
 	if items != "" {
 		r := corev1.LimitRange{}
 		r.Name = "range"
-		if err := yaml.UnmarshalStrict([]byte(items), &r.Spec.Limits); err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, yaml.UnmarshalStrict([]byte(items), &r.Spec.Limits))
 		l.Ranges = append(l.Ranges, r)
 	}
 	var short []struct {
@@ -206,9 +204,7 @@ func limitsOfNamespace(t *testing.T, items, quotas string) Limits {
 		Scopes   []corev1.ResourceQuotaScope
 		Selector []corev1.ScopedResourceSelectorRequirement
 	}
-	if err := yaml.UnmarshalStrict([]byte(quotas), &short); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, yaml.UnmarshalStrict([]byte(quotas), &short))
 	for i, s := range short {
 		q := corev1.ResourceQuota{Status: s.ResourceQuotaStatus}
 		q.Name = "quota-" + string(rune('0'+i))

@@ -73,13 +73,9 @@ func TestAnnotate(t *testing.T) {
 				metadata["annotations"] = c.have
 			}
 			data, err := stdjson.Marshal(map[string]any{"metadata": metadata, "secrets": []any{}})
-			if err != nil {
-				t.Fatal(err)
-			}
+			testkit.Must(t, err)
 			var sa ServiceAccount
-			if err := json.Unmarshal(data, &sa); err != nil {
-				t.Fatal(err)
-			}
+			testkit.Must(t, json.Unmarshal(data, &sa))
 			p := testPolicy(t)
 			if c.scope != "" {
 				p.Trust.RoleScope = c.scope
@@ -93,9 +89,7 @@ func TestAnnotate(t *testing.T) {
 			}
 			after := apply(t, data, ops)
 			var got ServiceAccount
-			if err := json.Unmarshal(after, &got); err != nil {
-				t.Fatal(err)
-			}
+			testkit.Must(t, json.Unmarshal(after, &got))
 			testkit.Equal(t, "annotations", c.want, got.Metadata.Annotations)
 			if !strings.Contains(string(after), `"unknown":1`) {
 				t.Errorf("a field was lost: %s", after)

@@ -23,27 +23,21 @@ const testImage = "registry.example.com/ampbridge/config-sidecar@sha256:1111"
 func testPolicy(t testing.TB) *policy.Policy {
 	t.Helper()
 	p, err := policy.Parse(readFile(t, "policy.yaml"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	return p
 }
 
 func readFile(t testing.TB, name string) []byte {
 	t.Helper()
 	data, err := os.ReadFile("testdata/" + name)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	return data
 }
 
 func decode(t testing.TB, data []byte) *Pod {
 	t.Helper()
 	var pod Pod
-	if err := json.Unmarshal(data, &pod); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, json.Unmarshal(data, &pod))
 	return &pod
 }
 
@@ -51,9 +45,7 @@ func decode(t testing.TB, data []byte) *Pod {
 func podOf(t testing.TB, spec string) []byte {
 	t.Helper()
 	data, err := yaml.YAMLToJSON([]byte("metadata: {name: p, namespace: monitoring}\nspec:\n" + indent(spec)))
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	return data
 }
 
@@ -117,18 +109,12 @@ func apply(t testing.TB, data []byte, ops []jsonpatch.Operation) []byte {
 		return data
 	}
 	text, err := AppendPatch(nil, ops)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	other, err := stdjson.Marshal(ops)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	testkit.Equal(t, "AppendPatch and encoding/json differ", generic(t, other), generic(t, text))
 	p, err := evanphx.DecodePatch(text)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	out, err := p.Apply(data)
 	if err != nil {
 		t.Fatalf("the patch does not apply: %v\n%s", err, text)
@@ -142,9 +128,7 @@ func generic(t testing.TB, data []byte) any {
 	d := stdjson.NewDecoder(bytes.NewReader(data))
 	d.UseNumber()
 	var v any
-	if err := d.Decode(&v); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, d.Decode(&v))
 	return v
 }
 
@@ -152,13 +136,9 @@ func generic(t testing.TB, data []byte) any {
 func asYAML(t testing.TB, ops []jsonpatch.Operation) []byte {
 	t.Helper()
 	text, err := AppendPatch(nil, ops)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	out, err := yaml.JSONToYAML(text)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	return out
 }
 
@@ -172,9 +152,7 @@ func deliveryIs(t testing.TB, before []byte, ops []jsonpatch.Operation, sigv4 bo
 	}
 	was, is := decode(t, before), decode(t, apply(t, before, ops))
 	a, err := sidecarconfig.Decode(encodedConfig(is))
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	mark, _ := Marked(ops)
 	if mark.Version != version || a.Version != version || (mark.Why == "") != sigv4 || len(mark.Delivery) != len(a.Destinations) {
 		t.Errorf("versions %d and %d, mark %+v; want %d, %s", mark.Version, a.Version, mark, version, want)

@@ -25,9 +25,7 @@ func TestChange(t *testing.T) {
 			t.Fatal(i, err)
 		}
 		state, err := store.Read(t.Context(), client)
-		if err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, err)
 		testkit.Equal(t, fmt.Sprintf("step %d", i), len(written), len(state))
 		if _, isOpen := state.Open(w, "one"); isOpen != (i == 1 || i == 2) {
 			t.Errorf("step %d: open is %v", i, isOpen)
