@@ -22,10 +22,7 @@ import (
 // Stalled connections, also more of them than there are turns, prevent no injection and use little
 // memory.
 func TestStalledBodies(t *testing.T) {
-	w := run(t, nil)
-	w.writePolicy()
-	client := w.writeCertificate()
-	w.eventuallyReady()
+	w, client := runReady(t)
 	roots := client.Transport.(*http.Transport).TLSClientConfig
 	filler := []byte(strings.Repeat(" ", 1<<20))
 	for _, test := range []struct {
@@ -75,7 +72,7 @@ func TestStalledBodies(t *testing.T) {
 				}()
 			}
 			for range 20 {
-				if answer := send(t, client, "https://"+w.Addr+"/pods/enabled", podRequest(t, operatorPod, nil)); answer.Patch == nil {
+				if answer := w.sendPod(client); answer.Patch == nil {
 					t.Fatalf("with stalled bodies: got no patch, warnings %q", answer.Warnings)
 				}
 				time.Sleep(10 * time.Millisecond)
@@ -97,10 +94,7 @@ func heap() uint64 {
 
 // A body that does not arrive in time ends its request, and a metric counts it.
 func TestBodyTimeout(t *testing.T) {
-	w := run(t, nil)
-	w.writePolicy()
-	client := w.writeCertificate()
-	w.eventuallyReady()
+	w, client := runReady(t)
 	t.Run("HTTP/1.1", func(t *testing.T) {
 		conn, err := tls.Dial("tcp", w.Addr, client.Transport.(*http.Transport).TLSClientConfig)
 		testkit.Must(t, err)

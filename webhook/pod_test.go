@@ -44,7 +44,7 @@ func TestPodIsInjected(t *testing.T) {
 			if answer.PatchType == nil || *answer.PatchType != admissionv1.PatchTypeJSONPatch {
 				t.Fatalf("patch type: got %v; warnings %q", answer.PatchType, answer.Warnings)
 			}
-			changed := apply(t, r.Object.Raw, answer.Patch)
+			changed := testkit.ApplyPatch(t, r.Object.Raw, answer.Patch)
 			var pod corev1.Pod
 			testkit.Must(t, json.Unmarshal(changed, &pod))
 			if first := pod.Spec.InitContainers[0]; first.Name != "ampbridge-config" || first.Image != image {

@@ -10,7 +10,6 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"os"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -18,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	admissionv1 "k8s.io/api/admission/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes/fake"
@@ -71,18 +71,14 @@ func run(t *testing.T, edit func(*webhook.Options)) *running {
 
 func (w *running) writePolicy() {
 	w.Helper()
-	if err := os.WriteFile(w.PolicyFile, readFile(w.T, "testdata/policy.yaml"), 0o600); err != nil {
-		w.Fatal(err)
-	}
+	testkit.WriteFile(w.T, w.PolicyFile, string(readFile(w.T, "testdata/policy.yaml")))
 }
 
 // writeCertificate creates a new certificate and a client that trusts only this one.
 func (w *running) writeCertificate() *http.Client {
 	w.Helper()
 	ca, err := servingcert.Write(w.CertDir, "127.0.0.1")
-	if err != nil {
-		w.Fatal(err)
-	}
+	testkit.Must(w.T, err)
 	roots := x509.NewCertPool()
 	roots.AppendCertsFromPEM(ca)
 	client := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots}, ForceAttemptHTTP2: true}}
@@ -105,6 +101,22 @@ func (w *running) eventuallyReady() {
 	testkit.Eventually(w.T, "ready", func() bool { ok, _ := w.ready(); return ok })
 }
 
+// runReady starts a webhook, and returns it with a client when it is ready.
+func runReady(t *testing.T) (*running, *http.Client) {
+	t.Helper()
+	w := run(t, nil)
+	w.writePolicy()
+	client := w.writeCertificate()
+	w.eventuallyReady()
+	return w, client
+}
+
+// sendPod returns the answer to a request for a pod that must be injected.
+func (w *running) sendPod(client *http.Client) *admissionv1.AdmissionResponse {
+	w.Helper()
+	return send(w.T, client, "https://"+w.Addr+"/pods/enabled", podRequest(w.T, operatorPod, nil))
+}
+
 func TestReadiness(t *testing.T) {
 	w := run(t, nil)
 	testkit.Eventually(t, "not ready, and the reason is given", func() bool {
@@ -125,24 +137,21 @@ func TestReadiness(t *testing.T) {
 		return !ok && strings.Contains(text, "no policy is loaded") && !strings.Contains(text, "certificate") &&
 			!strings.Contains(text, "server")
 	})
-	unready := send(t, client, "https://"+w.Addr+"/pods/enabled", podRequest(t, operatorPod, nil))
+	unready := w.sendPod(client)
 	if unready.Patch != nil || len(unready.Warnings) != 1 {
 		t.Errorf("without a policy: got patch %s, warnings %q", unready.Patch, unready.Warnings)
 	}
 
 	w.writePolicy()
 	w.eventuallyReady()
-	if answer := send(t, client, "https://"+w.Addr+"/pods/enabled", podRequest(t, operatorPod, nil)); answer.Patch == nil {
+	if answer := w.sendPod(client); answer.Patch == nil {
 		t.Errorf("ready: got no patch, warnings %q", answer.Warnings)
 	}
 }
 
 func TestCertificateRotates(t *testing.T) {
-	w := run(t, nil)
-	w.writePolicy()
-	first := w.writeCertificate()
-	w.eventuallyReady()
-	send(t, first, "https://"+w.Addr+"/pods/enabled", podRequest(t, operatorPod, nil))
+	w, first := runReady(t)
+	w.sendPod(first)
 	second := w.writeCertificate()
 	testkit.Eventually(t, "the new certificate is served", func() bool {
 		answer, err := second.Get("https://" + w.Addr + "/pods/enabled")
@@ -152,15 +161,12 @@ func TestCertificateRotates(t *testing.T) {
 		return answer.Body.Close() == nil
 	})
 	// An open connection is not closed.
-	send(t, first, "https://"+w.Addr+"/pods/enabled", podRequest(t, operatorPod, nil))
+	w.sendPod(first)
 }
 
 func TestMetricsAreServed(t *testing.T) {
-	w := run(t, nil)
-	w.writePolicy()
-	client := w.writeCertificate()
-	w.eventuallyReady()
-	send(t, client, "https://"+w.Addr+"/pods/enabled", podRequest(t, operatorPod, nil))
+	w, client := runReady(t)
+	w.sendPod(client)
 	answer, err := http.Get("http://" + w.MetricsAddr + "/metrics")
 	testkit.Must(t, err)
 	text := testkit.ReadBody(t, answer)

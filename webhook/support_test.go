@@ -3,7 +3,6 @@ package webhook_test
 import (
 	"bytes"
 	"encoding/json"
-	"io"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
@@ -11,7 +10,6 @@ import (
 	"strings"
 	"testing"
 
-	jsonpatch "github.com/evanphx/json-patch/v5"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	admissionv1 "k8s.io/api/admission/v1"
@@ -80,14 +78,12 @@ func send(t *testing.T, client *http.Client, url string, r *admissionv1.Admissio
 	t.Helper()
 	answer, err := client.Post(url, "application/json", bytes.NewReader(encode(t, r)))
 	testkit.Must(t, err)
-	body, err := io.ReadAll(answer.Body)
-	_ = answer.Body.Close()
-	testkit.Must(t, err)
+	body := testkit.ReadBody(t, answer)
 	if answer.StatusCode != http.StatusOK || answer.Header.Get("Content-Type") != "application/json" {
 		t.Fatalf("got %d, %s: %s", answer.StatusCode, answer.Header.Get("Content-Type"), body)
 	}
 	var out admissionv1.AdmissionReview
-	if err := json.Unmarshal(body, &out); err != nil {
+	if err := json.Unmarshal([]byte(body), &out); err != nil {
 		t.Fatalf("%v: %s", err, body)
 	}
 	if out.APIVersion != "admission.k8s.io/v1" || out.Kind != "AdmissionReview" || out.Response == nil {
@@ -146,20 +142,6 @@ func annotate(key, value string) func(map[string]any) {
 		annotations[key] = value
 		metadata["annotations"] = annotations
 	}
-}
-
-// apply returns the object after the API server has applied the patch.
-func apply(t *testing.T, object, patch []byte) []byte {
-	t.Helper()
-	decoded, err := jsonpatch.DecodePatch(patch)
-	if err != nil {
-		t.Fatalf("%v: %s", err, patch)
-	}
-	changed, err := decoded.Apply(object)
-	if err != nil {
-		t.Fatalf("%v: %s", err, patch)
-	}
-	return changed
 }
 
 // wantCounted checks that exactly this decision was counted.

@@ -25,6 +25,7 @@ import (
 	"testing"
 	"time"
 
+	jsonpatch "github.com/evanphx/json-patch/v5"
 	"github.com/google/go-cmp/cmp"
 )
 
@@ -211,6 +212,20 @@ func Must(t testing.TB, err error) {
 	if err != nil {
 		t.Fatal(err)
 	}
+}
+
+// ApplyPatch returns a document after the API server has applied a JSON patch to it.
+func ApplyPatch(t testing.TB, document, patch []byte) []byte {
+	t.Helper()
+	decoded, err := jsonpatch.DecodePatch(patch)
+	if err != nil {
+		t.Fatalf("%v: %s", err, patch)
+	}
+	changed, err := decoded.Apply(document)
+	if err != nil {
+		t.Fatalf("the patch does not apply: %v: %s", err, patch)
+	}
+	return changed
 }
 
 // Ports come from a range that the kernel does not use for outgoing connections

@@ -73,13 +73,9 @@ func admitted(t testing.TB, pod string, p *policy.Policy) string {
 	if !d.Inject || len(operations) == 0 {
 		t.Fatalf("not injected: %+v", d)
 	}
-	text, err := json.Marshal(operations)
+	patch, err := json.Marshal(operations)
 	testkit.Must(t, err)
-	patch, err := jsonpatch.DecodePatch(text)
-	testkit.Must(t, err)
-	out, err := patch.Apply([]byte(pod))
-	testkit.Must(t, err)
-	return string(out)
+	return string(testkit.ApplyPatch(t, []byte(pod), patch))
 }
 
 // waiting is the status of a pod whose sidecar has a state.

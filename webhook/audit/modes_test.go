@@ -4,8 +4,6 @@ import (
 	"strings"
 	"testing"
 
-	jsonpatch "github.com/evanphx/json-patch/v5"
-
 	"github.com/ampbridge/ampbridge/policy"
 	"github.com/ampbridge/ampbridge/test/testkit"
 	"github.com/ampbridge/ampbridge/webhook/inject"
@@ -40,22 +38,19 @@ func TestAssessModes(t *testing.T) {
 			if !d.Inject {
 				t.Fatalf("%+v", d)
 			}
-			encoded, err := inject.AppendPatch(nil, operations)
+			patch, err := inject.AppendPatch(nil, operations)
 			testkit.Must(t, err)
-			patch, err := jsonpatch.DecodePatch(encoded)
-			testkit.Must(t, err)
-			injected, err := patch.Apply([]byte(text))
-			testkit.Must(t, err)
-			if f := assess(p, string(injected)); f.Kind != Healthy {
+			injected := string(testkit.ApplyPatch(t, []byte(text), patch))
+			if f := assess(p, injected); f.Kind != Healthy {
 				t.Errorf("injected: %+v", f)
 			}
-			if f := assess(with(strings.Replace(policyText, "name: dev", "name: other", 1), mode), string(injected)); f.Kind != Outdated {
+			if f := assess(with(strings.Replace(policyText, "name: dev", "name: other", 1), mode), injected); f.Kind != Outdated {
 				t.Errorf("with other roles: %+v", f)
 			}
-			if f := assess(with(policyText, policy.ModePrometheus), string(injected)); f.Kind != Outdated || !strings.Contains(f.Text, "mode") {
+			if f := assess(with(policyText, policy.ModePrometheus), injected); f.Kind != Outdated || !strings.Contains(f.Text, "mode") {
 				t.Errorf("with another mode: %+v", f)
 			}
-			if f := assess(p, podWith(t, string(injected), `{"spec": {"volumes": []}}`)); f.Kind != Outdated {
+			if f := assess(p, podWith(t, injected, `{"spec": {"volumes": []}}`)); f.Kind != Outdated {
 				t.Errorf("without its volumes: %+v", f)
 			}
 		})

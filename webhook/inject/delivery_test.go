@@ -128,21 +128,28 @@ containers:
 - {name: prometheus, `+c.members+`}
 `+containers+`
 volumes: [{name: c, configMap: {name: c}}, {name: r, configMap: {name: r}}]`)
-			o := options(t)
-			ops, d := Inject(decode(t, data), granted(t, o.Policy, "monitoring"), o)
-			if !d.Inject || d.Warning != "" {
-				t.Fatalf("%+v", d)
-			}
-			mark, _ := Marked(ops)
-			if mark.Reload != c.reload || mark.Why != "" != (c.why != "") || !strings.Contains(mark.Why, c.why) {
-				t.Errorf("reload %q, why %q; want %q, %q", mark.Reload, mark.Why, c.reload, c.why)
-			}
-			deliveryIs(t, data, ops, c.why == "")
-			a, err := sidecarconfig.Decode(encodedConfig(decode(t, apply(t, data, ops))))
+			a, err := sidecarconfig.Decode(encodedConfig(reloads(t, data, c.reload, c.why)))
 			testkit.Must(t, err)
 			testkit.Equal(t, "what the sidecar knows of Prometheus", c.prometheus, a.Prometheus)
 		})
 	}
+}
+
+// reloads injects a pod, and checks what its mark says about reloads: no reason why means sigv4. It
+// returns the injected pod.
+func reloads(t *testing.T, data []byte, want Reload, why string) *Pod {
+	t.Helper()
+	o := options(t)
+	ops, d := Inject(decode(t, data), granted(t, o.Policy, "monitoring"), o)
+	if !d.Inject || d.Warning != "" {
+		t.Fatalf("%+v", d)
+	}
+	mark, _ := Marked(ops)
+	if mark.Reload != want || mark.Why != "" != (why != "") || !strings.Contains(mark.Why, why) {
+		t.Errorf("reload %q, why %q; want %q, %q", mark.Reload, mark.Why, want, why)
+	}
+	deliveryIs(t, data, ops, why == "")
+	return decode(t, apply(t, data, ops))
 }
 
 // In the operator's pods a reloader expands the file into an emptyDir, and Prometheus reads that.
@@ -182,17 +189,7 @@ containers:
   volumeMounts: [{name: out, mountPath: /c}]}
 `+c.containers+`
 volumes: [{name: in, secret: {secretName: s}}, {name: out, emptyDir: {}}]`)
-			o := options(t)
-			ops, d := Inject(decode(t, data), granted(t, o.Policy, "monitoring"), o)
-			if !d.Inject || d.Warning != "" {
-				t.Fatalf("%+v", d)
-			}
-			mark, _ := Marked(ops)
-			if mark.Reload != c.reload || mark.Why != "" != (c.why != "") || !strings.Contains(mark.Why, c.why) {
-				t.Errorf("reload %q, why %q; want %q, %q", mark.Reload, mark.Why, c.reload, c.why)
-			}
-			deliveryIs(t, data, ops, c.why == "")
-			if first := decode(t, apply(t, data, ops)).Spec.InitContainers[0]; first.Name != sidecarconfig.ContainerName {
+			if first := reloads(t, data, c.reload, c.why).Spec.InitContainers[0]; first.Name != sidecarconfig.ContainerName {
 				t.Errorf("%s expands the file before the sidecar serves it", first.Name)
 			}
 		})

@@ -83,8 +83,7 @@ func TestInjectedPod(t *testing.T) {
 	for _, name := range pods {
 		t.Run(name, func(t *testing.T) {
 			want, o := want[name], options(t)
-			var pod corev1.Pod
-			testkit.Must(t, json.Unmarshal(injected(t, readFile(t, name+".in.json"), o), &pod))
+			pod := typedPod(t, injected(t, readFile(t, name+".in.json"), o))
 			volumes := map[string]corev1.VolumeSource{}
 			for _, v := range pod.Spec.Volumes {
 				volumes[v.Name] = v.VolumeSource
@@ -287,11 +286,20 @@ func TestNoImageIsNoInjection(t *testing.T) {
 		t.Errorf("%s", d.Reason)
 	}
 	o.Policy.Sidecar.Image, o.Image = "registry.example.com/own:1", testImage
-	var pod corev1.Pod
-	testkit.Must(t, json.Unmarshal(injected(t, readFile(t, "chart.in.json"), o), &pod))
-	if image := pod.Spec.InitContainers[0].Image; image != "registry.example.com/own:1" {
+	if image := typedPod(t, injected(t, readFile(t, "chart.in.json"), o)).Spec.InitContainers[0].Image; image != "registry.example.com/own:1" {
 		t.Errorf("image %s: the policy's has priority", image)
 	}
+}
+
+// podWithContexts returns a pod with security contexts of the pod and of Prometheus's container.
+func podWithContexts(t *testing.T, pod, container string) []byte {
+	t.Helper()
+	return podOf(t, `
+securityContext: `+pod+`
+containers:
+- {name: prometheus, image: prom/prometheus, args: [--config.file=/c/p.yml, --config.auto-reload], securityContext: `+container+
+		`, volumeMounts: [{name: c, mountPath: /c}]}
+volumes: [{name: c, configMap: {name: c}}]`)
 }
 
 func TestSidecarUser(t *testing.T) {
@@ -310,15 +318,7 @@ func TestSidecarUser(t *testing.T) {
 		{"root stays root", "{}", "{runAsUser: 0}", new(int64(0)), nil, nil, true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			data := podOf(t, `
-securityContext: `+c.pod+`
-containers:
-- {name: prometheus, image: prom/prometheus, args: [--config.file=/c/p.yml, --config.auto-reload], securityContext: `+c.container+
-				`, volumeMounts: [{name: c, mountPath: /c}]}
-volumes: [{name: c, configMap: {name: c}}]`)
-			var pod corev1.Pod
-			testkit.Must(t, json.Unmarshal(injected(t, data, options(t)), &pod))
-			got := pod.Spec.InitContainers[0]
+			got := typedPod(t, injected(t, podWithContexts(t, c.pod, c.container), options(t))).Spec.InitContainers[0]
 			testkit.Equal(t, "the sidecar's security context", &corev1.SecurityContext{
 				AllowPrivilegeEscalation: new(false), ReadOnlyRootFilesystem: new(true),
 				Capabilities: &corev1.Capabilities{Drop: []corev1.Capability{"ALL"}},
@@ -360,18 +360,11 @@ func TestSidecarSecurityContext(t *testing.T) {
 		{name: "beside root", pod: "{runAsUser: 0}", container: "{}", policy: policy.SecurityContext{RunAsUser: new(7)}, user: "7"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			data := podOf(t, `
-securityContext: `+c.pod+`
-containers:
-- {name: prometheus, image: prom/prometheus, args: [--config.file=/c/p.yml, --config.auto-reload], securityContext: `+c.container+
-				`, volumeMounts: [{name: c, mountPath: /c}]}
-volumes: [{name: c, configMap: {name: c}}]`)
 			o := options(t)
 			c.policy.SeccompProfile = stdcmp.Or(c.policy.SeccompProfile, policy.SeccompAuto)
 			o.Policy.Sidecar.SecurityContext = c.policy
-			var pod corev1.Pod
-			testkit.Must(t, json.Unmarshal(injected(t, data, o), &pod))
-			s := pod.Spec.InitContainers[0].SecurityContext
+			sidecar := typedPod(t, injected(t, podWithContexts(t, c.pod, c.container), o)).Spec.InitContainers[0]
+			s := sidecar.SecurityContext
 			var seccomp string
 			if p := s.SeccompProfile; p != nil {
 				seccomp = string(p.Type)
@@ -383,7 +376,7 @@ volumes: [{name: c, configMap: {name: c}}]`)
 			if s.RunAsGroup != nil {
 				user += fmt.Sprint(" ", *s.RunAsGroup)
 			}
-			a, err := sidecarconfig.Decode(pod.Spec.InitContainers[0].Env[0].Value)
+			a, err := sidecarconfig.Decode(sidecar.Env[0].Value)
 			if err != nil || seccomp != c.seccomp || user != c.user || a.Private != c.private {
 				t.Errorf("profile %q, user %s, private %t, %v", seccomp, user, a.Private, err)
 			}

@@ -8,7 +8,6 @@ import (
 	"strings"
 	"testing"
 
-	evanphx "github.com/evanphx/json-patch/v5"
 	"github.com/go-json-experiment/json"
 	"gomodules.xyz/jsonpatch/v2"
 	"sigs.k8s.io/yaml"
@@ -113,13 +112,7 @@ func apply(t testing.TB, data []byte, ops []jsonpatch.Operation) []byte {
 	other, err := stdjson.Marshal(ops)
 	testkit.Must(t, err)
 	testkit.Equal(t, "AppendPatch and encoding/json differ", generic(t, other), generic(t, text))
-	p, err := evanphx.DecodePatch(text)
-	testkit.Must(t, err)
-	out, err := p.Apply(data)
-	if err != nil {
-		t.Fatalf("the patch does not apply: %v\n%s", err, text)
-	}
-	return out
+	return testkit.ApplyPatch(t, data, text)
 }
 
 // generic decodes JSON and keeps the notation of numbers.

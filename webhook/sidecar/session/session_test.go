@@ -99,31 +99,19 @@ func TestStore(t *testing.T) {
 		testkit.Equal(t, "read back", some("ASIA1"), again.Session("ampbridge-central"))
 		testkit.Must(t, again.Put("ampbridge-central", some("ASIA3")))
 		text := testkit.ReadFile(t, path)
-		want := `[ampbridge-backup]
+		want := ""
+		for _, section := range []struct{ header, key string }{
+			{"ampbridge-backup", "ASIA2"}, {"profile ampbridge-backup", "ASIA2"},
+			{"ampbridge-central", "ASIA3"}, {"profile ampbridge-central", "ASIA3"},
+		} {
+			want += `[` + section.header + `]
 # ampbridge session from 2026-01-02T03:04:05.000000678Z until 2026-01-02T04:04:05.000000678Z
-aws_access_key_id = ASIA2
-aws_secret_access_key = s/+=ASIA2
-aws_session_token = t/+==ASIA2
-
-[profile ampbridge-backup]
-# ampbridge session from 2026-01-02T03:04:05.000000678Z until 2026-01-02T04:04:05.000000678Z
-aws_access_key_id = ASIA2
-aws_secret_access_key = s/+=ASIA2
-aws_session_token = t/+==ASIA2
-
-[ampbridge-central]
-# ampbridge session from 2026-01-02T03:04:05.000000678Z until 2026-01-02T04:04:05.000000678Z
-aws_access_key_id = ASIA3
-aws_secret_access_key = s/+=ASIA3
-aws_session_token = t/+==ASIA3
-
-[profile ampbridge-central]
-# ampbridge session from 2026-01-02T03:04:05.000000678Z until 2026-01-02T04:04:05.000000678Z
-aws_access_key_id = ASIA3
-aws_secret_access_key = s/+=ASIA3
-aws_session_token = t/+==ASIA3
+aws_access_key_id = ` + section.key + `
+aws_secret_access_key = s/+=` + section.key + `
+aws_session_token = t/+==` + section.key + `
 
 `
+		}
 		testkit.Equal(t, "file", want, text)
 	}
 }
