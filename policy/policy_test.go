@@ -8,7 +8,6 @@ import (
 	"encoding/pem"
 	"errors"
 	"math/big"
-	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -19,9 +18,7 @@ import (
 
 func load(t *testing.T, name string) *Policy {
 	t.Helper()
-	data, err := os.ReadFile(filepath.Join("testdata", name))
-	testkit.Must(t, err)
-	p, err := Parse(data)
+	p, err := Parse([]byte(testkit.ReadFile(t, "testdata/"+name)))
 	if err != nil {
 		t.Fatalf("%s:\n%v", name, err)
 	}
@@ -79,20 +76,19 @@ func TestBrokenPolicies(t *testing.T) {
 	}
 	for _, file := range files {
 		t.Run(strings.TrimSuffix(filepath.Base(file), ".yaml"), func(t *testing.T) {
-			data, err := os.ReadFile(file)
-			testkit.Must(t, err)
-			_, err = Parse(data)
+			text := testkit.ReadFile(t, file)
+			_, err := Parse([]byte(text))
 			var errs Errors
 			if !errors.As(err, &errs) {
 				t.Fatalf("Parse = %v, want an Errors", err)
 			}
 			if testkit.Updating() {
-				_, rest, _ := strings.Cut(string(data), "\n")
-				data = []byte("# " + errs.Error() + "\n" + rest)
-				testkit.Must(t, os.WriteFile(file, data, 0o644))
+				_, rest, _ := strings.Cut(text, "\n")
+				text = "# " + errs.Error() + "\n" + rest
+				testkit.WriteFile(t, file, text)
 			}
-			want := strings.TrimPrefix(strings.SplitN(string(data), "\n", 2)[0], "# ")
-			if got := errs.Error(); got != want {
+			first, _, _ := strings.Cut(text, "\n")
+			if got, want := errs.Error(), strings.TrimPrefix(first, "# "); got != want {
 				t.Errorf("error\n got: %s\nwant: %s", got, want)
 			}
 		})

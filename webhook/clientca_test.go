@@ -1,7 +1,6 @@
 package webhook_test
 
 import (
-	"bytes"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -11,7 +10,6 @@ import (
 	"encoding/pem"
 	"math/big"
 	"net/http"
-	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -97,14 +95,14 @@ func TestClientCertificates(t *testing.T) {
 		}
 	}
 	// An invalid file changes nothing.
-	testkit.Must(t, os.WriteFile(ca, []byte("-----BEGIN"), 0o600))
+	testkit.WriteFile(t, ca, "-----BEGIN")
 	if err := call(good); err != nil {
 		t.Errorf("with a bad file: %v", err)
 	}
 	if !strings.Contains(w.log.String(), "keeping the last one") {
 		t.Errorf("the bad file is not in the log: %s", w.log)
 	}
-	testkit.Must(t, os.WriteFile(ca, []byte(other.pem), 0o600))
+	testkit.WriteFile(t, ca, other.pem)
 	if err := call(good); err == nil {
 		t.Error("after the change of the CA, a certificate of the old one is accepted")
 	}
@@ -116,8 +114,7 @@ func TestClientCertificates(t *testing.T) {
 // The webhook does not start if it cannot verify its clients.
 func TestClientCAThatIsNone(t *testing.T) {
 	bad := testkit.TempFile(t, "ca.crt", "none")
-	large := filepath.Join(t.TempDir(), "large.crt") // its end would be cut off
-	testkit.Must(t, os.WriteFile(large, bytes.Repeat([]byte("#\n"), 256<<10), 0o600))
+	large := testkit.TempFile(t, "large.crt", strings.Repeat("#\n", 256<<10)) // its end would be cut off
 	for _, path := range []string{bad, large, filepath.Join(t.TempDir(), "missing")} {
 		err := webhook.Run(t.Context(), webhook.Options{
 			PolicyFile: "policy.yaml", Image: image, CertDir: t.TempDir(), ClientCA: path, Cluster: webhook.NewCluster(nil),

@@ -135,10 +135,9 @@ func TestBodyTimeout(t *testing.T) {
 	})
 	answer, err := http.Get("http://" + w.MetricsAddr + "/metrics")
 	testkit.Must(t, err)
-	defer func() { _ = answer.Body.Close() }()
-	text, err := io.ReadAll(answer.Body)
-	if want := `ampbridge_admission_requests_refused_total{status="408"} 2`; err != nil || !strings.Contains(string(text), want) {
-		t.Errorf("/metrics lacks %s: %v", want, err)
+	want := `ampbridge_admission_requests_refused_total{status="408"} 2`
+	if text := testkit.ReadBody(t, answer); !strings.Contains(text, want) {
+		t.Errorf("/metrics lacks %s", want)
 	}
 }
 

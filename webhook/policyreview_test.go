@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
-	"io"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
@@ -176,8 +175,7 @@ func reviewPolicy(f *fixture, body []byte) (status int, text []byte) {
 	r.Header.Set("Content-Type", "application/json")
 	w := httptest.NewRecorder()
 	webhook.PolicyHandler("policy.yaml", f.Dependencies).ServeHTTP(w, r)
-	text, _ = io.ReadAll(w.Result().Body)
-	return w.Code, text
+	return w.Code, w.Body.Bytes()
 }
 
 func wantLabelled(t *testing.T, g prometheus.Gatherer, name, value string) {

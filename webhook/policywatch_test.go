@@ -74,7 +74,7 @@ func TestPolicySurvivesAMissingFile(t *testing.T) {
 		t.Fatal("a missing file: got no error")
 	}
 	go source.Follow(t.Context())
-	testkit.Must(t, os.WriteFile(file, readFile(t, "testdata/policy.yaml"), 0o600))
+	testkit.WriteFile(t, file, testkit.ReadFile(t, "testdata/policy.yaml"))
 	testkit.Eventually(t, "the file is loaded", func() bool { return source.Current() != nil })
 	testkit.Must(t, os.Remove(file))
 	testkit.Eventually(t, "its loss is noticed", func() bool { return source.Err() != nil })

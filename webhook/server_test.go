@@ -71,7 +71,7 @@ func run(t *testing.T, edit func(*webhook.Options)) *running {
 
 func (w *running) writePolicy() {
 	w.Helper()
-	testkit.WriteFile(w.T, w.PolicyFile, string(readFile(w.T, "testdata/policy.yaml")))
+	testkit.WriteFile(w, w.PolicyFile, testkit.ReadFile(w, "testdata/policy.yaml"))
 }
 
 // writeCertificate creates a new certificate and a client that trusts only this one.

@@ -286,10 +286,8 @@ esac; }` + "\n"
 		if _, err := os.Stat(stained); !os.IsNotExist(err) {
 			t.Errorf("%q was run", hostile)
 		}
-		words, err := os.ReadFile(record.Name())
 		testkit.Must(t, record.Close())
-		testkit.Must(t, err)
-		arguments := strings.Split(string(words), "\x00")
+		arguments := strings.Split(testkit.ReadFile(t, record.Name()), "\x00")
 		if !slices.ContainsFunc(arguments, func(a string) bool { return strings.Contains(a, `"alias":`) && alias(t, a) == hostile }) {
 			t.Errorf("%q did not arrive as the alias: %q", hostile, arguments)
 		}

@@ -2,7 +2,6 @@ package inject
 
 import (
 	"fmt"
-	"os"
 	"strings"
 	"testing"
 
@@ -11,13 +10,12 @@ import (
 
 // The chart allows the auditor to reach every port that a sidecar can have.
 func TestNetworkPolicyKnowsThePorts(t *testing.T) {
-	text, err := os.ReadFile("../../charts/ampbridge/templates/networkpolicy.yaml")
-	testkit.Must(t, err)
+	text := testkit.ReadFile(t, "../../charts/ampbridge/templates/networkpolicy.yaml")
 	list := "list"
 	for _, port := range metricsPorts {
 		list += fmt.Sprintf(" %d", port)
 	}
-	if !strings.Contains(string(text), list+" }}") {
+	if !strings.Contains(text, list+" }}") {
 		t.Errorf("the NetworkPolicy does not have %q", list)
 	}
 }

@@ -45,7 +45,7 @@ trust: {manage: none}
 			// The kubelet would do this. In the test the files have other paths.
 			file := filepath.Join(t.TempDir(), "config")
 			paths := strings.NewReplacer(tokenFile(p), double.Token, awsConfigFile, file)
-			testkit.Must(t, os.WriteFile(file, []byte(paths.Replace(awsConfig(e, p))), 0o600))
+			testkit.WriteFile(t, file, paths.Replace(awsConfig(e, p)))
 			for _, name := range identityVariables {
 				t.Setenv(name, "")
 				testkit.Must(t, os.Unsetenv(name))

@@ -321,16 +321,8 @@ func TestMetrics(t *testing.T) {
 	p.start(t)
 	p.eventually(t, "the block is served", func() bool { return p.has("central") })
 	get := func() string {
-		answer, err := http.Get("http://" + p.metrics + "/metrics")
-		if err != nil {
-			return ""
-		}
-		defer func() { _ = answer.Body.Close() }()
-		body, err := io.ReadAll(answer.Body)
-		if err != nil {
-			return ""
-		}
-		return string(body)
+		text, _ := testkit.Request(t.Context(), http.MethodGet, "http://"+p.metrics+"/metrics") // it may not be served yet
+		return text
 	}
 	p.eventually(t, "metrics of what is served and of its session", func() bool {
 		return strings.Contains(get(), `ampbridge_config_renders_total{result="rendered"} 1`) &&
@@ -382,12 +374,10 @@ func TestMetricsPortTaken(t *testing.T) {
 func TestNoSecretsInLogOrStatus(t *testing.T) {
 	t.Parallel()
 	p := servedPod(t, 3600)
-	token, err := os.ReadFile(p.Token)
-	testkit.Must(t, err)
 	credentials := testkit.ReadFile(t, p.config.Credentials)
 	status, err := json.Marshal(p.status(t))
 	testkit.Must(t, err)
-	secrets := map[string]bool{string(token): true}
+	secrets := map[string]bool{testkit.ReadFile(t, p.Token): true}
 	for line := range strings.Lines(credentials) {
 		if _, value, ok := strings.Cut(line, " = "); ok {
 			secrets[strings.TrimSpace(value)] = true

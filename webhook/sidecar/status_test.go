@@ -1,7 +1,6 @@
 package sidecar_test
 
 import (
-	"io"
 	"net/http"
 	"os"
 	"strings"
@@ -20,13 +19,11 @@ func (p *pod) statusServed(t *testing.T) (status sidecarconfig.Status, ok bool) 
 	if err != nil {
 		return status, false
 	}
-	defer func() { _ = answer.Body.Close() }()
-	text, err := io.ReadAll(answer.Body)
-	testkit.Must(t, err)
+	text := testkit.ReadBody(t, answer)
 	if got := answer.Header.Get("Content-Type"); answer.StatusCode != http.StatusOK || got != "application/json" {
 		t.Fatalf("%s, %s: %s", answer.Status, got, text)
 	}
-	if status, err = sidecarconfig.DecodeStatus(text); err != nil {
+	if status, err = sidecarconfig.DecodeStatus([]byte(text)); err != nil {
 		t.Fatalf("%v: %s", err, text)
 	}
 	return status, true

@@ -1,7 +1,6 @@
 package kube
 
 import (
-	"os"
 	"path/filepath"
 	"testing"
 
@@ -9,8 +8,7 @@ import (
 )
 
 func TestContext(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "config")
-	testkit.Must(t, os.WriteFile(path, []byte("apiVersion: v1\nkind: Config\ncurrent-context: dev-aks-admin\n"), 0o600))
+	path := testkit.TempFile(t, "config", "apiVersion: v1\nkind: Config\ncurrent-context: dev-aks-admin\n")
 	if got := Context(path, Overrides{}); got != "dev-aks-admin" {
 		t.Errorf("%q", got)
 	}

@@ -135,9 +135,7 @@ func TestFolder(t *testing.T) {
 	}
 	read := func(name string) []byte {
 		t.Helper()
-		text, err := os.ReadFile(filepath.Join(dir, name))
-		testkit.Must(t, err)
-		return text
+		return []byte(testkit.ReadFile(t, filepath.Join(dir, name)))
 	}
 	if got := keyIDs(t, read("openid/v1/jwks")); got != "b a" {
 		t.Errorf("keys %s, want b a", got)

@@ -3,10 +3,8 @@ package reconcile_test
 import (
 	"context"
 	"encoding/json"
-	"io"
 	"log/slog"
 	"net/http"
-	"os"
 	"regexp"
 	"strconv"
 	"strings"
@@ -74,16 +72,11 @@ func (b *bridge) control(policyText string, changes ...func(*reconcile.Options))
 }
 
 func get(url string) string {
-	response, err := http.Get(url)
+	body, err := testkit.Request(context.Background(), http.MethodGet, url)
 	if err != nil {
 		return err.Error()
 	}
-	defer func() { _ = response.Body.Close() }()
-	body, err := io.ReadAll(response.Body)
-	if err != nil {
-		return err.Error()
-	}
-	return string(body)
+	return body
 }
 
 // metric is the value of a sample as /metrics writes it; -1: there is none.
@@ -291,11 +284,11 @@ func TestController(t *testing.T) {
 			func() bool { return p.metric(`ampbridge_sync_changes_total{kind="PutRolePolicy",result="made"}`) == 2 },
 		)
 
-		b.must(os.WriteFile(p.policy, []byte("kind: Nonsense"), 0o600))
+		testkit.WriteFile(b, p.policy, "kind: Nonsense")
 		b.eventually("a bad policy is reported", func() bool { return p.metric("ampbridge_policy_last_load_success") == 0 })
 		revoked := strings.Replace(quick, `"prometheus*"`, "prometheus", 1)
 		b.must(b.assume("monitoring", "prometheus-new"))
-		b.must(os.WriteFile(p.policy, []byte(revoked), 0o600))
+		testkit.WriteFile(b, p.policy, revoked)
 		b.eventually("a grant that ends", func() bool { return b.assume("monitoring", "prometheus-new") != nil })
 
 		before := p.metric(`ampbridge_sync_iam_calls_total{operation="GetRole",result="AccessDenied"}`)

@@ -5,8 +5,6 @@ import (
 	"context"
 	"errors"
 	"log/slog"
-	"os"
-	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -43,8 +41,7 @@ type process struct {
 // lead starts a process that works, with the Leases of the client.
 func lead(t *testing.T, client *fake.Clientset) *process {
 	t.Helper()
-	policy := filepath.Join(t.TempDir(), "policy.yaml")
-	testkit.Must(t, os.WriteFile(policy, nil, 0o600))
+	policy := testkit.TempFile(t, "policy.yaml", "")
 	p := &process{T: t, begun: make(chan struct{}), told: make(chan struct{}), finish: make(chan struct{}), ended: make(chan struct{})}
 	registry := prometheus.NewRegistry()
 	logger := slog.New(slog.NewJSONHandler(&p.log, nil))

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -36,10 +35,9 @@ func TestChoosePorts(t *testing.T) {
 
 // TestFirstPortIsNoConnections: the port is one that no outgoing connection gets.
 func TestFirstPortIsNoConnections(t *testing.T) {
-	text, err := os.ReadFile(kernelPorts)
-	testkit.Must(t, err)
+	text := testkit.ReadFile(t, kernelPorts)
 	var low, high int
-	_, err = fmt.Sscan(string(text), &low, &high)
+	_, err := fmt.Sscan(text, &low, &high)
 	testkit.Must(t, err)
 	if low < 3000 {
 		t.Fatalf("this machine's connections take all ports: %s", text)
