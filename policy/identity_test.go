@@ -207,59 +207,61 @@ func TestEveryPartition(t *testing.T) {
 	}
 }
 
+// parseWithIssuer parses a policy with an issuer.
+func parseWithIssuer(issuer string) error {
+	_, err := Parse([]byte(strings.Replace(taggedPolicy, "https://issuer.example/dev", issuer, 1)))
+	return err
+}
+
 func TestIssuersThatAWSCannotReach(t *testing.T) {
-	for issuer, private := range map[Issuer]string{
-		"https://kubernetes.default.svc":               "the name kubernetes.default.svc",
-		"https://kubernetes.default.svc.cluster.local": "the name kubernetes.default.svc.cluster.local",
-		"https://kubernetes":                           "the name kubernetes",
-		"https://localhost/x":                          "the name localhost",
-		"https://OIDC.Corp/x":                          "the name oidc.corp",
-		"https://api.cluster.internal":                 "the name api.cluster.internal",
-		"https://nas.home.arpa":                        "the name nas.home.arpa",
-		"https://10.0.0.1":                             "the private address 10.0.0.1",
-		"https://172.31.255.1/id":                      "the private address 172.31.255.1",
-		"https://192.168.1.1":                          "the private address 192.168.1.1",
-		"https://127.0.0.1":                            "the private address 127.0.0.1",
-		"https://169.254.169.254":                      "the private address 169.254.169.254",
-		"https://100.64.1.1":                           "the private address 100.64.1.1",
-		"https://0.0.0.0":                              "the private address 0.0.0.0",
-		"https://oidc.eks.eu-west-1.amazonaws.com/id/0123456789ABCDEF":  "",
-		"https://eastus.oic.prod-aks.azure.com/tenant/uuid/":            "",
-		"https://container.googleapis.com/v1/projects/local/internal/x": "",
-		"https://bucket.s3.eu-west-1.amazonaws.com":                     "",
-		"https://mylocal.example":                                       "",
-		"https://172.32.0.1":                                            "",
-		"https://203.0.113.7":                                           "",
+	for kind, issuers := range map[string][]string{
+		"the name ": {
+			"https://kubernetes.default.svc", "https://kubernetes.default.svc.cluster.local", "https://kubernetes",
+			"https://localhost/x", "https://OIDC.Corp/x", "https://api.cluster.internal", "https://nas.home.arpa",
+		},
+		"the private address ": {
+			"https://10.0.0.1", "https://172.31.255.1/id", "https://192.168.1.1", "https://127.0.0.1",
+			"https://169.254.169.254", "https://100.64.1.1", "https://0.0.0.0",
+		},
 	} {
-		text := strings.Replace(taggedPolicy, "https://issuer.example/dev", string(issuer), 1)
-		_, err := Parse([]byte(text))
-		if (err == nil) != (private == "") || err != nil && (!strings.Contains(err.Error(), "cluster.issuer: ") ||
-			!strings.Contains(err.Error(), private) || !strings.Contains(err.Error(), "ampbridge issuer publish")) {
-			t.Errorf("%s: %v, want %q", issuer, err, private)
+		for _, issuer := range issuers {
+			host, _, _ := strings.Cut(strings.TrimPrefix(strings.ToLower(issuer), "https://"), "/")
+			err := parseWithIssuer(issuer)
+			if err == nil || !strings.Contains(err.Error(), "cluster.issuer: ") || !strings.Contains(err.Error(), kind+host) ||
+				!strings.Contains(err.Error(), "ampbridge issuer publish") {
+				t.Errorf("%s: %v, want %q", issuer, err, kind+host)
+			}
+		}
+	}
+	for _, issuer := range []string{
+		"https://oidc.eks.eu-west-1.amazonaws.com/id/0123456789ABCDEF", "https://eastus.oic.prod-aks.azure.com/tenant/uuid/",
+		"https://container.googleapis.com/v1/projects/local/internal/x", "https://bucket.s3.eu-west-1.amazonaws.com",
+		"https://mylocal.example", "https://172.32.0.1", "https://203.0.113.7",
+	} {
+		if err := parseWithIssuer(issuer); err != nil {
+			t.Errorf("%s: %v, want no error", issuer, err)
 		}
 	}
 }
 
 // TestSlashOfAKS: the issuers of AKS end in a slash. Others may or may not.
 func TestSlashOfAKS(t *testing.T) {
-	for issuer, refused := range map[string]bool{
-		"https://westeurope.oic.prod-aks.azure.com/tenant/uuid":    true,
-		"https://usgovvirginia.oic.prod-aks.azure.us/tenant/uuid":  true,
-		"https://chinaeast2.oic.prod-aks.azure.cn/tenant/uuid":     true,
-		"https://WestEurope.OIC.prod-aks.azure.com/tenant/uuid":    true,
-		"https://westeurope.oic.prod-aks.azure.com/tenant/uuid/":   false,
-		"https://usgovvirginia.oic.prod-aks.azure.us/tenant/uuid/": false,
-		"https://issuer.example/.oic.prod-aks./uuid":               false,
-		"https://issuer.example/tenant/uuid":                       false,
-		"https://issuer.example/tenant/uuid/":                      false,
+	for _, issuer := range []string{
+		"https://westeurope.oic.prod-aks.azure.com/tenant/uuid", "https://usgovvirginia.oic.prod-aks.azure.us/tenant/uuid",
+		"https://chinaeast2.oic.prod-aks.azure.cn/tenant/uuid", "https://WestEurope.OIC.prod-aks.azure.com/tenant/uuid",
 	} {
-		_, err := Parse([]byte(strings.Replace(taggedPolicy, "https://issuer.example/dev", issuer, 1)))
-		if !refused && err != nil {
-			t.Errorf("%s: %v, want no error", issuer, err)
-		}
-		if want := "cluster.issuer: " + issuer + " lacks the slash at its end"; refused &&
-			(err == nil || !strings.Contains(err.Error(), want) || !strings.HasSuffix(err.Error(), "write "+issuer+"/")) {
+		err := parseWithIssuer(issuer)
+		if want := "cluster.issuer: " + issuer + " lacks the slash at its end"; err == nil || !strings.Contains(err.Error(), want) ||
+			!strings.HasSuffix(err.Error(), "write "+issuer+"/") {
 			t.Errorf("%s: %v, want %q and the issuer with the slash", issuer, err, want)
+		}
+	}
+	for _, issuer := range []string{
+		"https://westeurope.oic.prod-aks.azure.com/tenant/uuid/", "https://usgovvirginia.oic.prod-aks.azure.us/tenant/uuid/",
+		"https://issuer.example/.oic.prod-aks./uuid", "https://issuer.example/tenant/uuid", "https://issuer.example/tenant/uuid/",
+	} {
+		if err := parseWithIssuer(issuer); err != nil {
+			t.Errorf("%s: %v, want no error", issuer, err)
 		}
 	}
 }

@@ -221,15 +221,8 @@ func TestGlob(t *testing.T) {
 
 // A workspace that is yet to be made is for bootstrap alone.
 func TestNewWorkspace(t *testing.T) {
-	const text = `
-apiVersion: ampbridge.io/v1alpha1
-kind: Policy
-cluster: {name: dev}
-destinations:
-- {name: made, workspace: "arn:aws:aps:eu-west-1:111122223333:workspace/ws-0123abcd"}
-- {name: central, workspace: "arn:aws:aps:eu-west-1:111122223333:workspace/ID"}
-trust: {manage: none}
-`
+	text := strings.Replace(taggedPolicy, "trust:", `- {name: new, workspace: "arn:aws:aps:eu-west-1:111122223333:workspace/ID"}
+trust:`, 1)
 	for _, id := range []string{"ws-new", "ws-new-1", "ws-NEW"} {
 		data := []byte(strings.Replace(text, "ID", id, 1))
 		_, err := Parse(data)

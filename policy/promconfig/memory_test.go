@@ -28,11 +28,35 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// shapes are configurations of about size bytes.
-var shapes = map[string]func(size int) []byte{
-	"jobs": func(size int) []byte {
-		return fill("scrape_configs:\n", size, func(n int) string {
-			return fmt.Sprintf(`- job_name: pods-%d
+// shape makes configurations: a head, as many numbered pieces as the size needs, and a tail.
+type shape struct {
+	head  string
+	piece func(n int) string
+	tail  string
+}
+
+func (s shape) of(size int) []byte {
+	var b bytes.Buffer
+	b.WriteString(s.head)
+	for n := 0; b.Len() < size; n++ {
+		b.WriteString(s.piece(n))
+	}
+	b.WriteString(s.tail)
+	return b.Bytes()
+}
+
+// numbered returns pieces of one format, with their number.
+func numbered(format string) func(n int) string {
+	return func(n int) string { return fmt.Sprintf(format, n) }
+}
+
+// same returns pieces without a number.
+func same(piece string) func(int) string { return func(int) string { return piece } }
+
+const flowJob = "{job_name: f-%d, static_configs: [{targets: [a, b], labels: {x: y}}]}"
+
+var shapes = map[string]shape{
+	"jobs": {"scrape_configs:\n", numbered(`- job_name: pods-%d
   honor_labels: true
   kubernetes_sd_configs:
   - role: pod
@@ -49,71 +73,28 @@ var shapes = map[string]func(size int) []byte{
     target_label: __address__
   - action: labelmap
     regex: __meta_kubernetes_pod_label_(.+)
-`, n)
-		})
-	},
-	"anchors": func(size int) []byte {
-		return fill("x-common: &common {scrape_interval: 30s, scheme: https}\nscrape_configs:\n", size, func(n int) string {
-			return fmt.Sprintf("- <<: *common\n  job_name: a-%d\n  relabel_configs: &r%[1]d\n"+
-				"  - {action: labeldrop, regex: x%[1]d}\n  metric_relabel_configs: *r%[1]d\n", n)
-		})
-	},
-	"strings": func(size int) []byte {
-		return fill("scrape_configs:\n", size, func(n int) string {
-			return fmt.Sprintf("- job_name: s-%d\n  metric_relabel_configs:\n  - {action: drop, source_labels: [__name__], regex: '%s'}\n",
-				n, strings.Repeat("container_network_[a-z]+|", 400))
-		})
-	},
-	"targets": func(size int) []byte {
-		return fill("scrape_configs:\n- job_name: one\n  static_configs:\n  - targets:\n", size, func(n int) string {
-			return fmt.Sprintf("    - 10.%d.%d.%d:9100\n", n>>16&255, n>>8&255, n&255)
-		})
-	},
-	"crlf": func(size int) []byte {
-		return fill("scrape_configs:\r\n", size, func(n int) string {
-			return fmt.Sprintf("- job_name: c-%d\r\n  static_configs:\r\n  - targets: ['a:1', \"b:2\"]\r\n    labels: {x: 0777, y: 1:20}\r\n", n)
-		})
-	},
-	"flow": func(size int) []byte {
-		return append(fill("{scrape_configs: [", size, func(n int) string {
-			return fmt.Sprintf("{job_name: f-%d, static_configs: [{targets: [a, b], labels: {x: y}}]},\n", n)
-		}), "]}\n"...)
-	},
-	"flow-line": func(size int) []byte {
-		return append(fill("{scrape_configs: [", size, func(n int) string {
-			return fmt.Sprintf("{job_name: f-%d, static_configs: [{targets: [a, b], labels: {x: y}}]},", n)
-		}), "]}\n"...)
-	},
-	"flow-list": func(size int) []byte {
-		return append(fill("scrape_configs: [", size, func(n int) string {
-			return fmt.Sprintf("{job_name: f-%d, static_configs: [{targets: [a, b], labels: {x: y}}]},\n", n)
-		}), "]\n"...)
-	},
-	"flow-jobs": func(size int) []byte {
-		return append(fill("scrape_configs:\n", size, func(n int) string {
-			return fmt.Sprintf("- {job_name: f-%d, static_configs: [{targets: [a, b], labels: {x: y}}]}\n", n)
-		}), "\n"...)
-	},
-	"comments": func(size int) []byte {
-		return fill("scrape_configs:\n", size, func(n int) string {
-			return fmt.Sprintf("# job %d\n# is one\n- job_name: c-%[1]d # a name\n  # the path\n  metrics_path: /x # a path\n", n)
-		})
-	},
-	"commas": func(size int) []byte {
-		return append(fill("rule_files: [", size, func(int) string { return "a," }), "]\n"...)
-	},
-	"empty":   func(size int) []byte { return fill("", size, func(n int) string { return fmt.Sprintf("%d:\n", n) }) },
-	"nested":  func(size int) []byte { return fill("x:\n", size, func(int) string { return "- - - - []\n" }) },
-	"nothing": func(size int) []byte { return append(fill("x: [", size, func(int) string { return "[]," }), "]\n"...) },
-}
-
-func fill(head string, size int, piece func(n int) string) []byte {
-	var b bytes.Buffer
-	b.WriteString(head)
-	for n := 0; b.Len() < size; n++ {
-		b.WriteString(piece(n))
-	}
-	return b.Bytes()
+`), ""},
+	"anchors": {"x-common: &common {scrape_interval: 30s, scheme: https}\nscrape_configs:\n", numbered(
+		"- <<: *common\n  job_name: a-%d\n  relabel_configs: &r%[1]d\n" +
+			"  - {action: labeldrop, regex: x%[1]d}\n  metric_relabel_configs: *r%[1]d\n"), ""},
+	"strings": {"scrape_configs:\n", numbered(
+		"- job_name: s-%d\n  metric_relabel_configs:\n  - {action: drop, source_labels: [__name__], regex: '" +
+			strings.Repeat("container_network_[a-z]+|", 400) + "'}\n"), ""},
+	"targets": {"scrape_configs:\n- job_name: one\n  static_configs:\n  - targets:\n", func(n int) string {
+		return fmt.Sprintf("    - 10.%d.%d.%d:9100\n", n>>16&255, n>>8&255, n&255)
+	}, ""},
+	"crlf": {"scrape_configs:\r\n", numbered(
+		"- job_name: c-%d\r\n  static_configs:\r\n  - targets: ['a:1', \"b:2\"]\r\n    labels: {x: 0777, y: 1:20}\r\n"), ""},
+	"flow":      {"{scrape_configs: [", numbered(flowJob + ",\n"), "]}\n"},
+	"flow-line": {"{scrape_configs: [", numbered(flowJob + ","), "]}\n"},
+	"flow-list": {"scrape_configs: [", numbered(flowJob + ",\n"), "]\n"},
+	"flow-jobs": {"scrape_configs:\n", numbered("- " + flowJob + "\n"), "\n"},
+	"comments": {"scrape_configs:\n", numbered(
+		"# job %d\n# is one\n- job_name: c-%[1]d # a name\n  # the path\n  metrics_path: /x # a path\n"), ""},
+	"commas":  {"rule_files: [", same("a,"), "]\n"},
+	"empty":   {"", numbered("%d:\n"), ""},
+	"nested":  {"x:\n", same("- - - - []\n"), ""},
+	"nothing": {"x: [", same("[],"), "]\n"},
 }
 
 // measurement is what an edit in a child process took, in bytes.
@@ -128,7 +109,7 @@ func editInChild(text string) error {
 	if _, err := fmt.Sscan(text, &shape, &size, &m); err != nil {
 		return err
 	}
-	config := shapes[shape](size)
+	config := shapes[shape].of(size)
 	b := policy.Block{Name: "ampbridge-central", URL: "https://aps-workspaces.eu-west-1.amazonaws.com/workspaces/ws-1/api/v1/remote_write"}
 	need := needs(config, m, 0)
 	if m != splice {
@@ -203,9 +184,9 @@ func TestEstimate(t *testing.T) {
 // TestPartsWriteTheSame: a tree that is written in parts gives the text of one that is
 // written at once, comments and later documents included.
 func TestPartsWriteTheSame(t *testing.T) {
-	for shape, make := range shapes {
-		config := append([]byte("# the head\n\n"), make(512<<10)...)
-		if shape == "jobs" {
+	for name, shape := range shapes {
+		config := append([]byte("# the head\n\n"), shape.of(512<<10)...)
+		if name == "jobs" {
 			config = append(config, "# the foot\n---\nsecond: document\n"...)
 		}
 		s, err := parse(config)
@@ -220,7 +201,7 @@ func TestPartsWriteTheSame(t *testing.T) {
 		want, err := dump("\n", s.documents...)
 		testkit.Must(t, err)
 		if want = bytes.ReplaceAll(want, []byte("\r\n"), []byte("\n")); !bytes.Equal(bytes.ReplaceAll(got, []byte("\r\n"), []byte("\n")), want) {
-			t.Errorf("%s: other text in parts:\n%s", shape, cmp.Diff(string(want), string(got)))
+			t.Errorf("%s: other text in parts:\n%s", name, cmp.Diff(string(want), string(got)))
 		}
 	}
 }
