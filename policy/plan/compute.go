@@ -46,8 +46,8 @@ func Compute(in Input) Plan {
 	p := newPlanner(in)
 	p.noteDenied()
 	p.noteAbsences()
-	for i, d := range p.policy.Destinations {
-		if Managed(p.policy, d) && p.missing(d) {
+	for i, d := range p.Policy.Destinations {
+		if Managed(p.Policy, d) && p.missing(d) {
 			p.refuse(
 				d.Workspace.ARN,
 				fmt.Sprintf(
@@ -63,11 +63,11 @@ func Compute(in Input) Plan {
 				),
 			)
 		}
-		if why, found := p.unbounded[d.Name]; found && Managed(p.policy, d) {
+		if why, found := p.Unbounded[d.Name]; found && Managed(p.Policy, d) {
 			p.refuseQueries(i, d, why)
 		}
-		if !Managed(p.policy, d) {
-			role := p.policy.Role(d)
+		if !Managed(p.Policy, d) {
+			role := p.Policy.Role(d)
 			p.note(role.Account, role.String(), "destination "+d.Name+": sync does not manage this role; its owner keeps "+
 				"its trust document")
 		}
@@ -79,16 +79,15 @@ func Compute(in Input) Plan {
 }
 
 func newPlanner(in Input) *planner {
+	if in.TrustQuota == 0 {
+		in.TrustQuota = TrustQuota
+	}
 	p := &planner{
-		policy: in.Policy, issuer: in.Issuer, quota: in.TrustQuota, seen: map[policy.Subject]seen{},
-		now: in.Now, absence: in.Absence, held: in.Held, allowShrink: in.AllowShrink, absent: in.Missing, unbounded: in.Unbounded,
+		Input: in, seen: map[policy.Subject]seen{},
 		plan: Plan{
 			Cluster: in.Policy.Cluster.Name, Issuer: in.Issuer, Owner: policy.Owner(in.Policy.Cluster.Name, in.Issuer),
 			Changes: []Change{}, Refusals: []Finding{}, Drift: []Finding{}, Notes: []Finding{},
 		},
-	}
-	if p.quota == 0 {
-		p.quota = TrustQuota
 	}
 	p.collectIntents(in.ServiceAccounts)
 	return p
@@ -96,19 +95,10 @@ func newPlanner(in Input) *planner {
 
 // planner is a plan under construction.
 type planner struct {
-	policy *policy.Policy
-	issuer policy.Issuer
-	quota  int
-	seen   map[policy.Subject]seen
-	plan   Plan
+	Input
 
-	now         time.Time
-	absence     AbsenceState
-	held        map[policy.Subject]string
-	allowShrink bool
-	// absent are workspaces that do not exist. unbounded maps destinations to the reason, see Input.
-	absent    map[policy.ARN]bool
-	unbounded map[string]string
+	seen map[policy.Subject]seen
+	plan Plan
 	// For the current account: pruned subjects, and the quotas that are left.
 	pruned   map[policy.Subject]bool
 	headroom Headroom
@@ -133,8 +123,8 @@ func (p *planner) account(target Target, found Account) {
 	p.pruned = p.prunable(target, found)
 	p.countHeadroom(found.Headroom)
 	used := map[policy.ARN]bool{}
-	for _, d := range p.policy.Destinations {
-		if !Managed(p.policy, d) || p.policy.Role(d).Account != target.Account {
+	for _, d := range p.Policy.Destinations {
+		if !Managed(p.Policy, d) || p.Policy.Role(d).Account != target.Account {
 			continue
 		}
 		wanting = wanting || p.missing(d) || p.waits(d)
@@ -176,7 +166,7 @@ func (p *planner) account(target Target, found Account) {
 // provider returns the changes for the provider. ok reports whether AWS accepts the cluster's
 // tokens now, or will after these changes.
 func (p *planner) provider(arn policy.ARN, in Account) (changes []Change, ok bool) {
-	audience, thumbprints := p.policy.Token.Audience, p.policy.Cluster.IssuerCA.Thumbprints()
+	audience, thumbprints := p.Policy.Token.Audience, p.Policy.Cluster.IssuerCA.Thumbprints()
 	tags := p.tags()
 	base := Change{Account: arn.Account, Resource: arn, Owner: p.plan.Owner}
 	found := in.Provider
@@ -197,7 +187,7 @@ func (p *planner) provider(arn policy.ARN, in Account) (changes []Change, ok boo
 	trusted := len(thumbprints) == 0 || sameThumbprints(found.Thumbprints, thumbprints)
 	registered := slices.Contains(found.Audiences, audience)
 	owner := found.Tags[TagOwner]
-	if adopts := owner == "" && p.policy.Trust.AdoptProvider; adopts {
+	if adopts := owner == "" && p.Policy.Trust.AdoptProvider; adopts {
 		c := base
 		c.Call, c.Reason, c.Adopts = TagProvider, "trust.adoptProvider: the provider has no owner, so this cluster "+
 			"takes it over", true
@@ -268,7 +258,7 @@ func (p *planner) provider(arn policy.ARN, in Account) (changes []Change, ok boo
 
 // accepted reports whether AWS accepts the cluster's tokens already.
 func (p *planner) accepted(found *Provider) bool {
-	if found == nil || !slices.Contains(found.Audiences, p.policy.Token.Audience) {
+	if found == nil || !slices.Contains(found.Audiences, p.Policy.Token.Audience) {
 		return false
 	}
 	owner := found.Tags[TagOwner]
@@ -319,7 +309,7 @@ func Owned(tags map[string]string, owner string) bool { return tags[TagOwner] ==
 // the old one, such as the trust document of a chained role.
 func (p *planner) trust(provider policy.ARN, subjects []policy.Subject) policy.Document {
 	if len(subjects) > 0 {
-		return policy.TrustDocument(provider, p.issuer, p.policy.Token.Audience, subjects)
+		return policy.TrustDocument(provider, p.Issuer, p.Policy.Token.Audience, subjects)
 	}
 	return policy.Document{Version: policy.DocumentVersion, Statement: []policy.Statement{{
 		Effect:    "Deny",
@@ -330,14 +320,14 @@ func (p *planner) trust(provider policy.ARN, subjects []policy.Subject) policy.D
 
 // trusted returns the subjects that a trust document trusts.
 func (p *planner) trusted(d policy.Document) []policy.Subject {
-	subjects := d.Subjects(p.issuer)
+	subjects := d.Subjects(p.Issuer)
 	slices.SortFunc(subjects, compareSubjects)
 	return slices.Compact(subjects)
 }
 
 // session returns a maximum session that IAM accepts for a role: whole seconds, an hour or more.
 func (p *planner) session() time.Duration {
-	d := time.Duration(p.policy.Session.Duration)
+	d := time.Duration(p.Policy.Session.Duration)
 	if rest := d % time.Second; rest > 0 {
 		d += time.Second - rest
 	}
@@ -353,8 +343,8 @@ func Tags(cluster, owner string) map[string]string {
 
 // tags returns the tags of everything that sync creates, with more keys and values.
 func (p *planner) tags(more ...string) map[string]string {
-	tags := Tags(p.policy.Cluster.Name, p.plan.Owner)
-	maps.Copy(tags, p.policy.Trust.Tags)
+	tags := Tags(p.Policy.Cluster.Name, p.plan.Owner)
+	maps.Copy(tags, p.Policy.Trust.Tags)
 	for pair := range slices.Chunk(more, 2) {
 		tags[pair[0]] = pair[1]
 	}

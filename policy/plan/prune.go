@@ -61,11 +61,11 @@ func PruneCandidates(in Input) []policy.Subject { return newPlanner(in).pruneCan
 func (p *planner) pruneCandidates() []policy.Subject {
 	var list []policy.Subject
 	// An empty list is probably wrong, because every namespace has a service account "default".
-	if p.absence.Owner != p.plan.Owner || len(p.seen) == 0 {
+	if p.Absence.Owner != p.plan.Owner || len(p.seen) == 0 {
 		return nil
 	}
-	for s, since := range p.absence.Missed {
-		if _, seen := p.seen[s]; !seen && p.now.Sub(since) >= time.Duration(p.policy.Trust.PruneAfter) {
+	for s, since := range p.Absence.Missed {
+		if _, seen := p.seen[s]; !seen && p.Now.Sub(since) >= time.Duration(p.Policy.Trust.PruneAfter) {
 			list = append(list, s)
 		}
 	}
@@ -84,17 +84,17 @@ type roleOfOurs struct {
 // trust.
 func (p *planner) isOurs(target Target, found Account) []roleOfOurs {
 	var list []roleOfOurs
-	for _, d := range p.policy.Destinations {
-		if !Managed(p.policy, d) || d.Workspace.Account != target.Account {
+	for _, d := range p.Policy.Destinations {
+		if !Managed(p.Policy, d) || d.Workspace.Account != target.Account {
 			continue
 		}
-		r := roleOfOurs{arn: p.policy.Role(d)}
+		r := roleOfOurs{arn: p.Policy.Role(d)}
 		if p.perServiceAccount() {
 			r.arn = d.Workspace.ARN
 		}
 		own, former := p.trustees(d, found)
 		r.trusted = distinct(append(own, former...))
-		room := places{policy: p.policy, destination: d.Name}
+		room := places{policy: p.Policy, destination: d.Name}
 		for _, s := range r.trusted {
 			if p.intentOf(s, d.Name) == unseen && room.granted(s) {
 				r.absent = append(r.absent, s)
@@ -115,11 +115,11 @@ func (p *planner) isOurs(target Target, found Account) []roleOfOurs {
 func (p *planner) prunable(target Target, found Account) map[policy.Subject]bool {
 	prunable := map[policy.Subject]bool{}
 	for _, s := range p.pruneCandidates() {
-		if _, held := p.held[s]; !held {
+		if _, held := p.Held[s]; !held {
 			prunable[s] = true
 		}
 	}
-	if p.allowShrink {
+	if p.AllowShrink {
 		return prunable
 	}
 	all := roleOfOurs{arn: target.Provider}
@@ -180,7 +180,7 @@ func (p *planner) losses(r roleOfOurs, prunable map[policy.Subject]bool) map[str
 	}
 	for _, s := range r.absent {
 		n := losses[s.Namespace]
-		if _, held := p.held[s]; !held {
+		if _, held := p.Held[s]; !held {
 			n.gone++
 		}
 		if prunable[s] {
@@ -197,10 +197,10 @@ func suspicious(gone, all int) bool { return gone >= 2 && 2*gone > all }
 // noteAbsences adds a note for every missing subject: what will happen to it.
 func (p *planner) noteAbsences() {
 	due := p.pruneCandidates()
-	for _, s := range slices.SortedFunc(maps.Keys(p.absence.Missed), compareSubjects) {
-		since := p.absence.Missed[s]
+	for _, s := range slices.SortedFunc(maps.Keys(p.Absence.Missed), compareSubjects) {
+		since := p.Absence.Missed[s]
 		message := "not seen since " + since.Format(time.RFC3339)
-		switch reason, held := p.held[s]; {
+		switch reason, held := p.Held[s]; {
 		case slices.Contains(due, s) && held:
 			p.note("", s.String(), message+", and would be pruned, but "+reason)
 		case slices.Contains(due, s):
@@ -212,7 +212,7 @@ func (p *planner) noteAbsences() {
 				"",
 				s.String(),
 				message+": keeps its trust until "+since.Add(
-					time.Duration(p.policy.Trust.PruneAfter),
+					time.Duration(p.Policy.Trust.PruneAfter),
 				).Format(
 					time.RFC3339,
 				)+", should it come back",

@@ -44,7 +44,7 @@ func (p *planner) roleChanges(r wantedRole, provider policy.ARN, account Account
 func (p *planner) compareRole(r wantedRole, provider policy.ARN, account Account) roleDiff {
 	d := roleDiff{
 		planner: p, wantedRole: r, provider: provider,
-		boundary: p.policy.Boundary(r.arn.Partition, r.arn.Account), session: p.session(),
+		boundary: p.Policy.Boundary(r.arn.Partition, r.arn.Account), session: p.session(),
 	}
 	d.bounded = r.found.Boundary == d.boundary.String()
 	permissions, err := policy.ParseDocument(r.found.Permissions)

@@ -29,7 +29,7 @@ type wantedRole struct {
 }
 
 func (p *planner) perServiceAccount() bool {
-	return p.policy.Trust.RoleScope == policy.RoleScopeServiceAccount
+	return p.Policy.Trust.RoleScope == policy.RoleScopeServiceAccount
 }
 
 // rolesOf returns the roles that d needs or has: one, or one per subject.
@@ -49,7 +49,7 @@ func (p *planner) inspectRole(arn policy.ARN, d policy.Destination, found Accoun
 }
 
 func (p *planner) destinationsRole(d policy.Destination, provider policy.ARN, found Account) []wantedRole {
-	r := p.inspectRole(p.policy.Role(d), d, found)
+	r := p.inspectRole(p.Policy.Role(d), d, found)
 	if r.exists && !p.owned(r.arn, r.found) {
 		p.wanting(d, p.plan.Refusals[len(p.plan.Refusals)-1].Message)
 		return nil
@@ -58,7 +58,7 @@ func (p *planner) destinationsRole(d policy.Destination, provider policy.ARN, fo
 	length := 0 // length of a document that is too long; all newest subjects are refused with it
 	fits := func(kept []policy.Subject, s policy.Subject) bool {
 		if length == 0 {
-			if n := len(p.trust(provider, append(slices.Clip(kept), s)).String()); n > p.quota {
+			if n := len(p.trust(provider, append(slices.Clip(kept), s)).String()); n > p.TrustQuota {
 				length = n
 			}
 		}
@@ -72,7 +72,7 @@ func (p *planner) destinationsRole(d policy.Destination, provider policy.ARN, fo
 				"\"Role trust policy length\" and tell sync with --trust-quota, or name the workspace in a second destination, "+
 				"which has its own role, and divide the grants",
 			length,
-			p.quota,
+			p.TrustQuota,
 			joined(refused),
 		))
 		p.refuseFull(d, refused, "there is no space for newer service accounts in the trust document of "+r.arn.String())
@@ -93,7 +93,7 @@ func (p *planner) destinationsRole(d policy.Destination, provider policy.ARN, fo
 		return nil
 	}
 	r.subjects, r.pruned, r.tags = subjects, pruned, p.tags(TagDestination, d.Name)
-	r.description = fmt.Sprintf("%s of cluster %s %s %s; kept by ampbridge", who(d), p.policy.Cluster.Name, does(d), d.Workspace.ID())
+	r.description = fmt.Sprintf("%s of cluster %s %s %s; kept by ampbridge", who(d), p.Policy.Cluster.Name, does(d), d.Workspace.ID())
 	r.lacking = "destination " + d.Name + " has no role"
 	return []wantedRole{r}
 }
@@ -118,7 +118,7 @@ func does(d policy.Destination) string {
 func (p *planner) subjectsRoles(d policy.Destination, found Account) []wantedRole {
 	own, former := p.trustees(d, found)
 	fits := func(_ []policy.Subject, s policy.Subject) bool {
-		_, exists := found.Roles[p.policy.RoleFor(d, s).RoleName()]
+		_, exists := found.Roles[p.Policy.RoleFor(d, s).RoleName()]
 		return exists || p.takeRole()
 	}
 	kept, refused, _ := p.subjects(d, own, former, fits)
@@ -128,7 +128,7 @@ func (p *planner) subjectsRoles(d policy.Destination, found Account) []wantedRol
 	var list []wantedRole
 	var trusted []policy.Subject
 	for _, s := range distinct(slices.Concat(own, kept)) {
-		r := p.inspectRole(p.policy.RoleFor(d, s), d, found)
+		r := p.inspectRole(p.Policy.RoleFor(d, s), d, found)
 		wants := slices.Contains(kept, s)
 		if r.exists && !p.owned(r.arn, r.found) {
 			p.setStatus(s, d, Refused, false, "not trusted for destination "+d.Name+": "+p.plan.Refusals[len(p.plan.Refusals)-1].Message)
@@ -142,7 +142,7 @@ func (p *planner) subjectsRoles(d policy.Destination, found Account) []wantedRol
 		}
 		r.tags = p.tags(TagDestination, d.Name, TagNamespace, s.Namespace, TagServiceAccount, s.ServiceAccount)
 		r.description = fmt.Sprintf("%s of cluster %s, service account %s of namespace %s, %s %s; kept by ampbridge",
-			who(d), p.policy.Cluster.Name, s.ServiceAccount, s.Namespace, does(d), d.Workspace.ID())
+			who(d), p.Policy.Cluster.Name, s.ServiceAccount, s.Namespace, does(d), d.Workspace.ID())
 		r.lacking = s.String() + " has no role for destination " + d.Name
 		list = append(list, r)
 	}
@@ -163,7 +163,7 @@ func (p *planner) trustees(d policy.Destination, found Account) (own, former []p
 		}
 		for _, s := range p.trusted(is) {
 			switch r.ARN {
-			case p.policy.RoleFor(d, s):
+			case p.Policy.RoleFor(d, s):
 				own = append(own, s)
 			case p.formerRole(d, s):
 				former = append(former, s)
@@ -176,28 +176,28 @@ func (p *planner) trustees(d policy.Destination, found Account) (own, former []p
 // formerRole returns the role that s would have with the other trust.roleScope.
 func (p *planner) formerRole(d policy.Destination, s policy.Subject) policy.ARN {
 	if p.perServiceAccount() {
-		return p.policy.Role(d)
+		return p.Policy.Role(d)
 	}
-	return p.policy.ServiceAccountRole(d, s)
+	return p.Policy.ServiceAccountRole(d, s)
 }
 
 // closeRole closes a role of this cluster that is not used any more. A role of the other
 // trust.roleScope is closed last, after its replacements exist. But subjects that the policy
 // does not grant are removed first.
 func (p *planner) closeRole(found Role, provider policy.ARN) (first, last []Change) {
-	named := slices.ContainsFunc(p.policy.Destinations, func(d policy.Destination) bool {
+	named := slices.ContainsFunc(p.Policy.Destinations, func(d policy.Destination) bool {
 		return found.ARN == d.Role || found.ARN == d.AssumeRole
 	})
-	within := strings.HasPrefix(found.ARN.Resource, "role"+p.policy.RolePath())
+	within := strings.HasPrefix(found.ARN.Resource, "role"+p.Policy.RolePath())
 	if named || !within || !Owned(found.Tags, p.plan.Owner) {
 		return nil, nil
 	}
 	is, err := policy.ParseDocument(found.Trust)
 	trusted := p.trusted(is)
 	var moving []policy.Subject
-	for _, d := range p.policy.Destinations {
+	for _, d := range p.Policy.Destinations {
 		for _, s := range trusted {
-			if err == nil && Managed(p.policy, d) && found.ARN == p.formerRole(d, s) && p.mayKeep(s, d) {
+			if err == nil && Managed(p.Policy, d) && found.ARN == p.formerRole(d, s) && p.mayKeep(s, d) {
 				moving = append(moving, s)
 			}
 		}

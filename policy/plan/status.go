@@ -36,7 +36,7 @@ type SubjectStatus struct {
 }
 
 func (p *planner) setStatus(s policy.Subject, d policy.Destination, state State, changes bool, message string) {
-	p.plan.SubjectStatuses = append(p.plan.SubjectStatuses, SubjectStatus{s, d.Name, p.policy.RoleFor(d, s), state, changes, message})
+	p.plan.SubjectStatuses = append(p.plan.SubjectStatuses, SubjectStatus{s, d.Name, p.Policy.RoleFor(d, s), state, changes, message})
 }
 
 // statusOf sets the status of the subjects of d, and finds out which of them are new.
@@ -46,7 +46,7 @@ func (p *planner) statusOf(d policy.Destination, trusted, subjects []policy.Subj
 		was[s] = true
 	}
 	for _, s := range subjects {
-		p.setStatus(s, d, Trusted, !was[s], "may "+p.bounded(d).Does()+" destination "+d.Name+" as "+p.policy.RoleFor(d, s).String())
+		p.setStatus(s, d, Trusted, !was[s], "may "+p.bounded(d).Does()+" destination "+d.Name+" as "+p.Policy.RoleFor(d, s).String())
 	}
 }
 

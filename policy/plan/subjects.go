@@ -25,7 +25,7 @@ const (
 // makes about a pod that asks for injection.
 func (p *planner) collectIntents(accounts []ServiceAccount) {
 	// paused stops injections, but running pods keep their trust.
-	running := *p.policy
+	running := *p.Policy
 	running.Paused = false
 	for _, sa := range accounts {
 		decision := running.Decide(policy.Request{
@@ -48,7 +48,7 @@ func (p *planner) collectIntents(accounts []ServiceAccount) {
 func (p *planner) noteDenied() {
 	for _, subject := range slices.SortedFunc(maps.Keys(p.seen), compareSubjects) {
 		s := p.seen[subject]
-		_, granted := p.policy.Entitled(subject)
+		_, granted := p.Policy.Entitled(subject)
 		switch {
 		case s.otherwise == unclear && granted:
 			p.note("", subject.String(), s.decision.Warning)
@@ -93,7 +93,7 @@ func (p *planner) subjects(
 	trusted, former []policy.Subject,
 	fits func(kept []policy.Subject, s policy.Subject) bool,
 ) (kept, refused []policy.Subject, pruned int) {
-	room := places{policy: p.policy, destination: d.Name, taken: map[place]int{}}
+	room := places{policy: p.Policy, destination: d.Name, taken: map[place]int{}}
 	for _, s := range trusted {
 		switch w := p.intentOf(s, d.Name); {
 		case !room.granted(s) || w == unwanted:
@@ -104,7 +104,7 @@ func (p *planner) subjects(
 				d,
 				Pruned,
 				true,
-				"not seen since "+p.absence.Missed[s].Format(time.RFC3339)+": not trusted for destination "+d.Name+" any more",
+				"not seen since "+p.Absence.Missed[s].Format(time.RFC3339)+": not trusted for destination "+d.Name+" any more",
 			)
 		default:
 			room.take(s)
@@ -172,21 +172,21 @@ func (p *planner) subjects(
 // mayKeep reports whether a subject that is trusted for d stays trusted.
 func (p *planner) mayKeep(s policy.Subject, d policy.Destination) bool {
 	w := p.intentOf(s, d.Name)
-	return places{policy: p.policy, destination: d.Name}.granted(s) && w != unwanted && (w != unseen || !p.pruned[s])
+	return places{policy: p.Policy, destination: d.Name}.granted(s) && w != unwanted && (w != unseen || !p.pruned[s])
 }
 
 // missing reports whether the workspace of d does not exist.
-func (p *planner) missing(d policy.Destination) bool { return p.absent[d.Workspace.ARN] }
+func (p *planner) missing(d policy.Destination) bool { return p.Missing[d.Workspace.ARN] }
 
 // waits reports whether d has only query access, and its boundary does not allow queries.
 func (p *planner) waits(d policy.Destination) bool {
-	_, unbounded := p.unbounded[d.Name]
+	_, unbounded := p.Unbounded[d.Name]
 	return unbounded && !d.Writes()
 }
 
 // bounded returns d with only the access that its boundary allows.
 func (p *planner) bounded(d policy.Destination) policy.Destination {
-	if _, unbounded := p.unbounded[d.Name]; unbounded && d.Writes() {
+	if _, unbounded := p.Unbounded[d.Name]; unbounded && d.Writes() {
 		return d.OnlyWrites()
 	}
 	return d
@@ -199,7 +199,7 @@ func (p *planner) refuseQueries(i int, d policy.Destination, why string) {
 		effect = "the roles of destination " + d.Name + " may write to it, and not query it"
 	}
 	p.refuse(
-		p.policy.Boundary(d.Workspace.Partition, d.Workspace.Account),
+		p.Policy.Boundary(d.Workspace.Partition, d.Workspace.Account),
 		fmt.Sprintf(
 			"destinations[%d].access has query, and the permissions boundary of account %s does not allow that: %s. So %s; run "+
 				"`ampbridge bootstrap --policy FILE --account %s --apply` again, as an administrator of the account. "+
