@@ -94,22 +94,18 @@ type handler[O any] struct {
 
 func (h *handler[O]) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	start := time.Now()
-	v := h.Intake.enter(w, r)
+	v := h.enter(w, r)
 	if v == nil {
-		refuseRequest(h.Dependencies, w, r, refuse(http.StatusServiceUnavailable, "the webhook is overloaded"))
 		return
 	}
 	defer v.leave()
-	request, err := readReview[O](v, r)
-	if err == nil {
-		err = accepts(h.kind, h.operations, request.Kind, request.SubResource, request.Operation)
-	}
+	request, err := readReview[O](v, r, h.kind, h.operations)
 	if p := (*passed)(nil); errors.As(err, &p) {
 		h.pass(r.Context(), w, p, start)
 		return
 	}
 	if err != nil {
-		refuseRequest(h.Dependencies, w, r, err)
+		h.refuseRequest(w, r, err)
 		return
 	}
 	// The reads go on if the client disconnects or the server shuts down. So every request that was
@@ -150,21 +146,26 @@ func accepts(wanted string, operations []string, kind groupVersionKind, subResou
 	return refuse(http.StatusBadRequest, "this path accepts the operations %v", operations)
 }
 
+// enter takes a turn for the request. If none is free in time, it refuses the request and returns
+// nil.
+func (d *Dependencies) enter(w http.ResponseWriter, r *http.Request) *visit {
+	v := d.Intake.enter(w, r)
+	if v == nil {
+		d.refuseRequest(w, r, refuse(http.StatusServiceUnavailable, "the webhook is overloaded"))
+	}
+	return v
+}
+
 // refuseRequest answers a request that is not a valid review, and counts it.
-func refuseRequest(d Dependencies, w http.ResponseWriter, r *http.Request, err error) {
+func (d *Dependencies) refuseRequest(w http.ResponseWriter, r *http.Request, err error) {
 	status := http.StatusBadRequest
 	if e := (*httpError)(nil); errors.As(err, &e) {
 		status = e.status
 	}
 	d.Metrics.refused.WithLabelValues(strconv.Itoa(status)).Inc()
 	d.Logger.Warn(
-		"request refused",
-		"path",
-		shorten(r.URL.Path, maxLoggedName),
-		"status",
-		status,
-		"error",
-		shorten(err.Error(), maxLoggedText),
+		"request refused", "path", shorten(r.URL.Path, maxLoggedName), "status", status,
+		"error", shorten(err.Error(), maxLoggedText),
 	)
 	if status == http.StatusMethodNotAllowed {
 		w.Header().Set("Allow", http.MethodPost)

@@ -88,23 +88,19 @@ type verdict struct {
 }
 
 func (h *policyHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	v := h.Intake.enter(w, r)
+	v := h.enter(w, r)
 	if v == nil {
-		refuseRequest(h.Dependencies, w, r, refuse(http.StatusServiceUnavailable, "the webhook is overloaded"))
 		return
 	}
 	defer v.leave()
-	request, err := readReview[configMap](v, r)
-	if err == nil {
-		err = accepts("ConfigMap", []string{"CREATE", "UPDATE"}, request.Kind, request.SubResource, request.Operation)
-	}
+	request, err := readReview[configMap](v, r, "ConfigMap", []string{"CREATE", "UPDATE"})
 	var uid string
 	var out verdict
 	switch p := (*passed)(nil); {
 	case errors.As(err, &p):
 		uid, out = p.uid, unchecked(p.outcome.Warning)
 	case err != nil:
-		refuseRequest(h.Dependencies, w, r, err)
+		h.refuseRequest(w, r, err)
 		return
 	default:
 		uid, out = request.UID, h.judge(r.Context(), &request.Object)

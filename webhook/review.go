@@ -148,8 +148,8 @@ func overloaded() outcome {
 	return failed(Overloaded, errors.New("no memory is free for the object"), "the webhook is overloaded; try again later")
 }
 
-// readReview decodes the review in the request's body.
-func readReview[O any](v *visit, r *http.Request) (*request[O], error) {
+// readReview decodes the review in the request's body. It accepts only the kind and the operations.
+func readReview[O any](v *visit, r *http.Request, kind string, operations []string) (*request[O], error) {
 	if r.Method != http.MethodPost {
 		return nil, refuse(http.StatusMethodNotAllowed, "the method must be POST")
 	}
@@ -170,6 +170,9 @@ func readReview[O any](v *visit, r *http.Request) (*request[O], error) {
 	}
 	if in.APIVersion != reviewAPIVersion || in.Kind != reviewKind || in.Request == nil || !validUID(in.Request.UID) {
 		return nil, refuse(http.StatusBadRequest, "the body is not an AdmissionReview of %s with a request and a uid", reviewAPIVersion)
+	}
+	if err := accepts(kind, operations, in.Request.Kind, in.Request.SubResource, in.Request.Operation); err != nil {
+		return nil, err
 	}
 	return in.Request, nil
 }

@@ -140,19 +140,10 @@ func TestIdentityGivesTokenAndEnvironmentAndNothingElse(t *testing.T) {
 	}
 	after.Spec.Volumes = before.Spec.Volumes
 	delete(after.Annotations, AnnotationInjected)
-	if want, got := mustYAML(t, before), mustYAML(t, after); want != got {
-		t.Errorf("other parts have changed:\n%s\nwas\n%s", got, want)
-	}
+	testkit.Equal(t, "the other parts", before, after)
 	if again, d := injectNamedOnce(t, got, o); d.Reason != AlreadyInjected || string(again) != string(got) {
 		t.Errorf("again: %s", d.Reason)
 	}
-}
-
-func mustYAML(t *testing.T, v any) string {
-	t.Helper()
-	text, err := yaml.Marshal(v)
-	testkit.Must(t, err)
-	return string(text)
 }
 
 // A second role needs a configuration file: a downward-API item with an annotation.
