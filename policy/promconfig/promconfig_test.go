@@ -2,7 +2,6 @@ package promconfig_test
 
 import (
 	"maps"
-	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -53,6 +52,14 @@ func same(t testing.TB, before, after any) string {
 	return cmp.Diff(before, after, cmpopts.EquateNaNs(), cmpopts.EquateEmpty())
 }
 
+// rendered returns a configuration with all of [blocks].
+func rendered(t *testing.T, in, generation string) promconfig.Result {
+	t.Helper()
+	got, err := promconfig.Render([]byte(in), blocks(t), generation)
+	testkit.Must(t, err)
+	return got
+}
+
 func TestGoldens(t *testing.T) {
 	inputs, err := filepath.Glob("testdata/*.in.yaml")
 	if err != nil || len(inputs) == 0 {
@@ -60,14 +67,12 @@ func TestGoldens(t *testing.T) {
 	}
 	for _, input := range inputs {
 		t.Run(strings.TrimSuffix(filepath.Base(input), ".in.yaml"), func(t *testing.T) {
-			in, err := os.ReadFile(input)
-			testkit.Must(t, err)
-			got, err := promconfig.Render(in, blocks(t), "7")
-			testkit.Must(t, err)
+			in := testkit.ReadFile(t, input)
+			got := rendered(t, in, "7")
 			wanted := strings.Replace(input, ".in.", ".want.", 1)
 			testkit.Golden(t, wanted, got.Config)
-			checkRendered(t, in, got, 1)
-			checkRemoved(t, in, got.Config)
+			checkRendered(t, []byte(in), got, 1)
+			checkRemoved(t, []byte(in), got.Config)
 		})
 	}
 }
@@ -158,31 +163,31 @@ func TestRenderWithoutBlocksIsVerbatim(t *testing.T) {
 }
 
 func TestWhoWritesAlready(t *testing.T) {
-	for url, skipped := range map[string]bool{
-		"https://aps-workspaces.eu-west-1.amazonaws.com/workspaces/ws-central/api/v1/remote_write":      true,
-		"https://aps-workspaces-fips.eu-west-1.amazonaws.com/workspaces/ws-central/api/v1/remote_write": true,
-		"http://proxy:8005/amp/workspaces/ws-central/api/v1/remote_write":                               true,
-		"https://aps-workspaces.eu-west-1.amazonaws.com/workspaces/ws-central2/api/v1/remote_write":     false,
-		"https://aps-workspaces.eu-west-1.amazonaws.com/workspaces/ws-central":                          false,
-		"http://$(HOST)/api/v1/write": false,
-		"%zz":                         false,
+	for skipped, urls := range map[bool][]string{
+		true: {
+			"https://aps-workspaces.eu-west-1.amazonaws.com/workspaces/ws-central/api/v1/remote_write",
+			"https://aps-workspaces-fips.eu-west-1.amazonaws.com/workspaces/ws-central/api/v1/remote_write",
+			"http://proxy:8005/amp/workspaces/ws-central/api/v1/remote_write",
+		},
+		false: {
+			"https://aps-workspaces.eu-west-1.amazonaws.com/workspaces/ws-central2/api/v1/remote_write",
+			"https://aps-workspaces.eu-west-1.amazonaws.com/workspaces/ws-central", "http://$(HOST)/api/v1/write", "%zz",
+		},
 	} {
-		in := "x: &base {url: '" + url + "'}\nremote_write:\n- <<: *base\n"
-		for _, b := range []policy.Block{block(t, "central"), block(t, "central").ByRelay("127.0.0.1:39999", "/password")} {
-			got, err := promconfig.Render([]byte(in), []policy.Block{b}, "1")
-			if err != nil || len(got.Skipped) == 1 != skipped {
-				t.Errorf("%s: skipped %v, %v; want %v", url, got.Skipped, err, skipped)
+		for _, url := range urls {
+			in := "x: &base {url: '" + url + "'}\nremote_write:\n- <<: *base\n"
+			for _, b := range []policy.Block{block(t, "central"), block(t, "central").ByRelay("127.0.0.1:39999", "/password")} {
+				got, err := promconfig.Render([]byte(in), []policy.Block{b}, "1")
+				if err != nil || len(got.Skipped) == 1 != skipped {
+					t.Errorf("%s: skipped %v, %v; want %v", url, got.Skipped, err, skipped)
+				}
 			}
 		}
 	}
 }
 
 func TestGenerationChangesTheText(t *testing.T) {
-	in := []byte("global: {}\n")
-	one, err := promconfig.Render(in, blocks(t), "1")
-	testkit.Must(t, err)
-	two, err := promconfig.Render(in, blocks(t), "2")
-	testkit.Must(t, err)
+	one, two := rendered(t, "global: {}\n", "1"), rendered(t, "global: {}\n", "2")
 	if string(one.Config) == string(two.Config) {
 		t.Error("two generations give the same text")
 	}
@@ -209,13 +214,10 @@ func TestNoExpansionIsAdded(t *testing.T) {
 // TestRemoveGivesBackTheText: where Render kept the user's text, Remove does.
 func TestRemoveGivesBackTheText(t *testing.T) {
 	for _, name := range []string{"chart", "operator", "list-own", "scalars", "comments-only"} {
-		in, err := os.ReadFile("testdata/" + name + ".in.yaml")
+		in := testkit.ReadFile(t, "testdata/"+name+".in.yaml")
+		back, err := promconfig.Remove(rendered(t, in, "1").Config)
 		testkit.Must(t, err)
-		rendered, err := promconfig.Render(in, blocks(t), "1")
-		testkit.Must(t, err)
-		if back, err := promconfig.Remove(rendered.Config); err != nil || string(back) != string(in) {
-			t.Errorf("%s: %v\n%s", name, err, cmp.Diff(string(in), string(back)))
-		}
+		testkit.Equal(t, name, in, string(back))
 	}
 }
 
@@ -224,9 +226,7 @@ func TestRemoveLeavesOthersAlone(t *testing.T) {
 	if got, err := promconfig.Remove([]byte(in)); err != nil || string(got) != in {
 		t.Errorf("text without a header: %q, %v", got, err)
 	}
-	rendered, err := promconfig.Render([]byte(in), blocks(t), "1")
-	testkit.Must(t, err)
-	checkRemoved(t, []byte(in), rendered.Config)
+	checkRemoved(t, []byte(in), rendered(t, in, "1").Config)
 }
 
 // mergeKeys are 16 levels of mappings that each merge the one before 12 times:
@@ -259,8 +259,7 @@ func TestTwoParsers(t *testing.T) {
 		"list from a merge key":     "<<: &m {remote_write: [{url: 'http://x'}]}\ny: *m\n",
 	} {
 		t.Run(name, func(t *testing.T) {
-			got, err := promconfig.Render([]byte(in), blocks(t), "1")
-			testkit.Must(t, err)
+			got := rendered(t, in, "1")
 			checkRendered(t, []byte(in), got, 1)
 			checkRemoved(t, []byte(in), got.Config)
 			if back, err := promconfig.Remove(got.Config); strings.Contains(in, "localhost:]") && (err != nil || string(back) != in) {
@@ -279,9 +278,7 @@ func TestMergesAreVisitedOnce(t *testing.T) {
 		"nested":           "x: &a {remote_write: [{url: 'http://x'}]}\n<<: {<<: {<<: *a}}\n",
 	} {
 		t.Run(name, func(t *testing.T) {
-			got, err := promconfig.Render([]byte(in), blocks(t), "1")
-			testkit.Must(t, err)
-			checkRendered(t, []byte(in), got, 1)
+			checkRendered(t, []byte(in), rendered(t, in, "1"), 1)
 		})
 	}
 }

@@ -104,6 +104,21 @@ func holder(t *testing.T, client *fake.Clientset) string {
 	return ""
 }
 
+// failedWith checks the error with which the process ended.
+func (p *process) failedWith(want string) {
+	p.Helper()
+	if p.failure == nil || !strings.Contains(p.failure.Error(), want) {
+		p.Errorf("ended with %v, want an error with %q", p.failure, want)
+	}
+}
+
+// refuseLeases lets the API server answer the verb on Leases with an error.
+func refuseLeases(client *fake.Clientset, verb, message string) {
+	client.PrependReactor(verb, "leases", func(clienttesting.Action) (bool, kuberuntime.Object, error) {
+		return true, nil, errors.New(message)
+	})
+}
+
 func TestLeaseIsReleasedOnlyAfterThePassHasEnded(t *testing.T) {
 	client := fake.NewClientset()
 	p := lead(t, client)
@@ -128,9 +143,7 @@ func TestWorkStopsAtOnceWhenAnotherProcessHoldsTheLease(t *testing.T) {
 	p := lead(t, client)
 	// The tracker does not compare resource versions: without this the leader's next
 	// update would take the Lease back.
-	client.PrependReactor("update", "leases", func(clienttesting.Action) (bool, kuberuntime.Object, error) {
-		return true, nil, errors.New("the object has been modified")
-	})
+	refuseLeases(client, "update", "the object has been modified")
 	lease, err := client.CoordinationV1().Leases("ampbridge").Get(t.Context(), stateName, metav1.GetOptions{})
 	testkit.Must(t, err)
 	lease.Spec.HolderIdentity = new("another")
@@ -139,9 +152,7 @@ func TestWorkStopsAtOnceWhenAnotherProcessHoldsTheLease(t *testing.T) {
 	p.within(p.told, renewDeadline-renewPeriod, "the work is told to end, before the renewal's deadline")
 	p.end()
 	p.within(p.ended, 15*time.Second, "the process ends")
-	if p.failure == nil || !strings.Contains(p.failure.Error(), "is lost to another process") {
-		t.Errorf("ended with %v, want an error", p.failure)
-	}
+	p.failedWith("is lost to another process")
 	if !strings.Contains(p.log.String(), `"another process holds the Lease","holder":"another"`) {
 		t.Errorf("the log does not name the holder:\n%s", p.log.String())
 	}
@@ -150,15 +161,11 @@ func TestWorkStopsAtOnceWhenAnotherProcessHoldsTheLease(t *testing.T) {
 func TestProcessThatCannotRenewEndsAfterItsWork(t *testing.T) {
 	client := fake.NewClientset()
 	p := lead(t, client)
-	client.PrependReactor("*", "leases", func(clienttesting.Action) (bool, kuberuntime.Object, error) {
-		return true, nil, errors.New("etcdserver: request timed out")
-	})
+	refuseLeases(client, "*", "etcdserver: request timed out")
 	p.within(p.told, renewDeadline+2*renewPeriod, "the work is told to end")
 	time.Sleep(renewPeriod)
 	p.endsAfterItsPass()
-	if p.failure == nil || !strings.Contains(p.failure.Error(), "cannot be renewed") {
-		t.Errorf("ended with %v, want an error", p.failure)
-	}
+	p.failedWith("cannot be renewed")
 }
 
 // The election gives up after the renewal's deadline, and then tries to give the Lease
