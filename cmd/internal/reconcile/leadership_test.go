@@ -17,6 +17,15 @@ func TestLeaderless(t *testing.T) {
 	held := func(holder string, renewed int64) resourcelock.LeaderElectionRecord {
 		return resourcelock.LeaderElectionRecord{HolderIdentity: holder, RenewTime: metav1.Unix(renewed, 0)}
 	}
+	// reads is a leadership that reads the Lease again and again, with a long pause before each.
+	reads := func(records ...resourcelock.LeaderElectionRecord) func(*leadership) {
+		return func(l *leadership) {
+			for _, r := range records {
+				l.renewed = l.renewed.Add(-leaderSeenFor)
+				l.observe(r)
+			}
+		}
+	}
 	for _, test := range []struct {
 		name string
 		seen func(*leadership)
@@ -26,25 +35,12 @@ func TestLeaderless(t *testing.T) {
 		want string
 	}{
 		{"nothing read yet", func(*leadership) {}, 0, "it is free"},
-		{"a leader", func(l *leadership) { l.observe(held("a", 1)) }, 0, ""},
-		{"a leader that died, while another takes over", func(l *leadership) { l.observe(held("a", 1)) }, leaseDuration + 2*renewPeriod, ""},
-		{"a leader that died long ago", func(l *leadership) { l.observe(held("a", 1)) }, leaderSeenFor, "a holds it and has not " +
-			"renewed it since"},
-		{"a dead leader that is read again and again", func(l *leadership) {
-			l.observe(held("a", 1))
-			l.renewed = l.renewed.Add(-leaderSeenFor)
-			l.observe(held("a", 1))
-		}, 0, "a holds it and has not renewed it since"},
-		{"one that renews", func(l *leadership) {
-			l.observe(held("a", 1))
-			l.renewed = l.renewed.Add(-leaderSeenFor)
-			l.observe(held("a", 2))
-		}, 0, ""},
-		{"one that took over", func(l *leadership) {
-			l.observe(held("a", 1))
-			l.renewed = l.renewed.Add(-leaderSeenFor)
-			l.observe(held("b", 1))
-		}, 0, ""},
+		{"a leader", reads(held("a", 1)), 0, ""},
+		{"a leader that died, while another takes over", reads(held("a", 1)), leaseDuration + 2*renewPeriod, ""},
+		{"a leader that died long ago", reads(held("a", 1)), leaderSeenFor, "a holds it and has not renewed it since"},
+		{"a dead leader that is read again and again", reads(held("a", 1), held("a", 1)), 0, "a holds it and has not renewed it since"},
+		{"one that renews", reads(held("a", 1), held("a", 2)), 0, ""},
+		{"one that took over", reads(held("a", 1), held("b", 1)), 0, ""},
 		{"given back", func(l *leadership) {
 			l.observe(held("a", 1))
 			l.observe(held("", 2))

@@ -11,7 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
-	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -85,24 +85,6 @@ func (p *prometheusProcess) query(t *testing.T, expression string, at time.Time)
 	return value
 }
 
-// rotating gives out a session that changes under load.
-type rotating struct {
-	mu  sync.Mutex
-	now session.Session
-}
-
-func (r *rotating) set(s session.Session) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.now = s
-}
-
-func (r *rotating) get(string) session.Session {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.now
-}
-
 // TestPrometheusLosesNothing: the relay has no session at first, ends without a warning
 // again and again, its session rotates and is missing for a while, and AMP fails in each
 // way that passes. In the end the workspace has every sample that Prometheus scraped.
@@ -115,7 +97,8 @@ func TestPrometheusLosesNothing(t *testing.T) {
 	dir := t.TempDir()
 	secret, err := relay.Password(dir, 0o400)
 	testkit.Must(t, err)
-	sessions := &rotating{}
+	var current atomic.Pointer[session.Session]
+	current.Store(&session.Session{})
 	// Each run is a process of its own, as far as Prometheus can tell.
 	run := func() (address string, kill func()) {
 		r, err := relay.New(relay.Options{
@@ -124,7 +107,7 @@ func TestPrometheusLosesNothing(t *testing.T) {
 				Region: region, RetryOn429: true,
 			}},
 			Password:  func() string { return secret },
-			Session:   sessions.get,
+			Session:   func(string) session.Session { return *current.Load() },
 			Transport: relay.NewTransport(nil, roots),
 			Bounds:    relay.Bounds{Forward: 2 * time.Second},
 		})
@@ -149,7 +132,7 @@ func TestPrometheusLosesNothing(t *testing.T) {
 
 	user, err := account.PutUser("next", `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"aps:RemoteWrite","Resource":"*"}]}`)
 	testkit.Must(t, err)
-	sessions.set(sessionOf(account.AdminCredentials()))
+	current.Store(new(sessionOf(account.AdminCredentials())))
 	for n, fault := range []awstest.Fault{
 		awstest.Throttle, awstest.Refuse, awstest.ServerError, awstest.Hang, awstest.Lose,
 		awstest.Respond(http.StatusForbidden, "ExpiredTokenException", "The security token included in the request is expired"),
@@ -160,11 +143,11 @@ func TestPrometheusLosesNothing(t *testing.T) {
 		time.Sleep(500 * time.Millisecond)
 		injection.Stop()
 		if n%2 == 0 {
-			sessions.set(sessionOf(user))
+			current.Store(new(sessionOf(user)))
 		} else {
-			sessions.set(session.Session{})
+			current.Store(&session.Session{})
 			time.Sleep(time.Second)
-			sessions.set(sessionOf(account.AdminCredentials()))
+			current.Store(new(sessionOf(account.AdminCredentials())))
 		}
 		again, next := run()
 		if again != address {
