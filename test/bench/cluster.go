@@ -10,7 +10,6 @@ import (
 	"math"
 	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -51,21 +50,9 @@ const (
 
 // measureCluster runs the webhook's own program with a real API server.
 func measureCluster(ctx context.Context, dir string, accounts int, r *report) error {
-	program := filepath.Join(dir, "ampbridge")
-	// The flags are those of `make build`. With symbols the program would use 3 MB more memory.
-	build := exec.CommandContext(
-		ctx,
-		"go",
-		"build",
-		"-trimpath",
-		"-ldflags=-s -w",
-		"-o",
-		program,
-		"github.com/ampbridge/ampbridge/cmd/ampbridge",
-	)
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		return fmt.Errorf("go build: %w: %s", err, out)
+	program, err := buildShipped(ctx, dir, "ampbridge")
+	if err != nil {
+		return err
 	}
 	c, err := cluster.New(ctx, cluster.Options{Progress: os.Stderr})
 	if err != nil {

@@ -122,7 +122,7 @@ func (b *relayBench) must(ok bool, budget string, args ...any) string {
 }
 
 func (b *relayBench) start(ctx context.Context) (err error) {
-	if b.program, err = buildSidecar(ctx, b.dir); err != nil {
+	if b.program, err = buildShipped(ctx, b.dir, "config-sidecar"); err != nil {
 		return err
 	}
 	prometheus, err := tools.Find(ctx, "prometheus", os.Stderr)

@@ -17,6 +17,7 @@ import (
 	"github.com/ampbridge/ampbridge/policy"
 	"github.com/ampbridge/ampbridge/policy/sidecarconfig"
 	"github.com/ampbridge/ampbridge/test/awstest"
+	"github.com/ampbridge/ampbridge/test/tools"
 )
 
 const (
@@ -35,7 +36,7 @@ const (
 // measureSidecar measures the idle sidecar's own program with a configuration of 100 KB and then
 // with one of 1 MB.
 func measureSidecar(ctx context.Context, dir string, r *report) error {
-	program, err := buildSidecar(ctx, dir)
+	program, err := buildShipped(ctx, dir, "config-sidecar")
 	if err != nil {
 		return err
 	}
@@ -57,17 +58,11 @@ func measureSidecar(ctx context.Context, dir string, r *report) error {
 	return nil
 }
 
-// buildSidecar builds the sidecar's program as it is shipped.
-func buildSidecar(ctx context.Context, dir string) (program string, err error) {
-	program = filepath.Join(dir, "config-sidecar")
-	build := exec.CommandContext(
-		ctx, "go", "build", "-trimpath", "-ldflags=-s -w", "-o", program, "github.com/ampbridge/ampbridge/cmd/config-sidecar",
-	)
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("go build: %w: %s", err, out)
-	}
-	return program, nil
+// buildShipped builds one of the programs with the flags of `make build`. With symbols a program
+// uses 3 MB more memory.
+func buildShipped(ctx context.Context, dir, name string) (program string, err error) {
+	program = filepath.Join(dir, name)
+	return program, tools.GoBuild(ctx, program, "-ldflags=-s -w", "github.com/ampbridge/ampbridge/cmd/"+name)
 }
 
 // measureIdle starts a separate sidecar for each size, so that the peak belongs to that size.

@@ -132,11 +132,9 @@ func Prepare(ctx context.Context, options Options) (*Env, error) {
 		}
 		e.tools[name] = path
 	}
-	build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-o", e.dir,
-		"github.com/ampbridge/ampbridge/cmd/ampbridge", "github.com/ampbridge/ampbridge/cmd/config-sidecar")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		return nil, errors.Join(fmt.Errorf("build ampbridge: %w\n%s", err, out), e.Close())
+	if err := tools.GoBuild(ctx, e.dir,
+		"github.com/ampbridge/ampbridge/cmd/ampbridge", "github.com/ampbridge/ampbridge/cmd/config-sidecar"); err != nil {
+		return nil, errors.Join(err, e.Close())
 	}
 	for _, name := range []string{"ampbridge", "config-sidecar"} {
 		e.tools[name] = filepath.Join(e.dir, name)

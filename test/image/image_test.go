@@ -9,13 +9,11 @@ import (
 	"crypto/sha256"
 	"debug/buildinfo"
 	"debug/elf"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"maps"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -55,14 +53,9 @@ func checkout(t *testing.T, name string) string {
 	t.Helper()
 	root, err := tools.Root(t.Context())
 	testkit.Must(t, err)
-	list := exec.CommandContext(t.Context(), "git", "ls-files", "-z")
-	list.Dir = root
-	files, err := list.Output()
-	if err != nil {
-		t.Fatal("git ls-files: ", err)
-	}
+	files := testkit.Exec(t, "git", "-C", root, "ls-files", "-z")
 	dir := filepath.Join(t.TempDir(), name)
-	for file := range strings.SplitSeq(strings.Trim(string(files), "\x00"), "\x00") {
+	for file := range strings.SplitSeq(strings.Trim(files, "\x00"), "\x00") {
 		content, err := os.ReadFile(filepath.Join(root, file))
 		if errors.Is(err, os.ErrNotExist) {
 			continue
@@ -81,18 +74,14 @@ func build(t *testing.T, dir, arch string) archive {
 	t.Helper()
 	work := t.TempDir()
 	file := filepath.Join(work, "image.tar")
-	command := exec.CommandContext(t.Context(), "make", "image", "ENGINE=buildah", "ARCH="+arch, "VERSION=v0.0.0-test", "REVISION=0123abcd",
+	useStore(t, work)
+	testkit.Exec(t, "make", "-C", dir, "image", "ENGINE=buildah", "ARCH="+arch, "VERSION=v0.0.0-test", "REVISION=0123abcd",
 		"SOURCE_DATE_EPOCH=1700000000", "IMAGE="+reference, "ARCHIVE="+file)
-	command.Dir = dir
-	command.Env = append(os.Environ(), store(t, work))
-	if out, err := command.CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
 	return read(t, file)
 }
 
-// store returns the variable that gives buildah a store below the directory.
-func store(t *testing.T, dir string) string {
+// useStore has buildah keep its images below the directory until the test ends.
+func useStore(t *testing.T, dir string) {
 	t.Helper()
 	file := filepath.Join(dir, "storage.conf")
 	config := fmt.Sprintf(
@@ -101,7 +90,7 @@ func store(t *testing.T, dir string) string {
 		filepath.Join(dir, "run"),
 	)
 	testkit.WriteFile(t, file, config)
-	return "CONTAINERS_STORAGE_CONF=" + file
+	t.Setenv("CONTAINERS_STORAGE_CONF", file)
 }
 
 func read(t *testing.T, file string) archive {
@@ -122,10 +111,10 @@ func read(t *testing.T, file string) archive {
 	}
 	blob := func(d descriptor) []byte { return blobs[strings.TrimPrefix(d.Digest, "sha256:")] }
 	a := archive{files: map[string]*tar.Header{}, sums: map[string]string{}}
-	decode(t, blobs["index.json"], &index)
+	testkit.DecodeJSON(t, blobs["index.json"], &index)
 	a.digest = index.Manifests[0].Digest
-	decode(t, blob(index.Manifests[0]), &manifest)
-	decode(t, blob(manifest.Config), &a.config)
+	testkit.DecodeJSON(t, blob(index.Manifests[0]), &manifest)
+	testkit.DecodeJSON(t, blob(manifest.Config), &a.config)
 	for _, layer := range manifest.Layers {
 		a.packed += int64(len(blob(layer)))
 		plain, err := gzip.NewReader(bytes.NewReader(blob(layer)))
@@ -151,11 +140,6 @@ func each(t *testing.T, r io.Reader, visit func(*tar.Header, []byte)) {
 		testkit.Must(t, err)
 		visit(header, content)
 	}
-}
-
-func decode(t *testing.T, text []byte, v any) {
-	t.Helper()
-	testkit.Must(t, json.Unmarshal(text, v))
 }
 
 func TestImage(t *testing.T) {
@@ -233,17 +217,11 @@ func TestImage(t *testing.T) {
 // billOfMaterials names every module of either program, and the toolchain's library.
 func billOfMaterials(t *testing.T, bin string) {
 	programs := []string{filepath.Join(bin, "ampbridge"), filepath.Join(bin, "config-sidecar")}
-	command := exec.CommandContext(t.Context(), tools.Path(t, "release"), append([]string{
-		"sbom", "-image", reference, "-version", "v0.0.0-test"}, programs...)...)
 	root, err := tools.Root(t.Context())
 	testkit.Must(t, err)
-	command.Dir = root // it reads the product's own licence there
-	var problem bytes.Buffer
-	command.Stderr = &problem
-	out, err := command.Output()
-	if err != nil {
-		t.Fatalf("%v: %s", err, problem.String())
-	}
+	t.Chdir(root) // the command reads the product's own licence there
+	out := testkit.Exec(t, tools.Path(t, "release"), append([]string{
+		"sbom", "-image", reference, "-version", "v0.0.0-test"}, programs...)...)
 	var document struct {
 		SpecVersion string
 		Components  []struct {
@@ -252,7 +230,7 @@ func billOfMaterials(t *testing.T, bin string) {
 		}
 		Dependencies []struct{ DependsOn []string }
 	}
-	decode(t, out, &document)
+	testkit.DecodeJSON(t, out, &document)
 	if document.SpecVersion != "1.6" {
 		t.Errorf("got version %q", document.SpecVersion)
 	}
@@ -298,15 +276,9 @@ func TestBuilderContext(t *testing.T) {
 	dir, work := checkout(t, "here"), t.TempDir()
 	recipe, file := filepath.Join(work, "Containerfile"), filepath.Join(work, "image.tar")
 	testkit.WriteFile(t, recipe, "FROM scratch\nCOPY . /\n")
-	env := append(os.Environ(), store(t, work))
-	for _, args := range [][]string{{"build", "--file", recipe, "--tag", "context", dir},
-		{"push", "context", "oci-archive:" + file + ":context"}} {
-		command := exec.CommandContext(t.Context(), "buildah", args...)
-		command.Env = env
-		if out, err := command.CombinedOutput(); err != nil {
-			t.Fatalf("buildah %s: %v\n%s", args[0], err, out)
-		}
-	}
+	useStore(t, work)
+	testkit.Exec(t, "buildah", "build", "--file", recipe, "--tag", "context", dir)
+	testkit.Exec(t, "buildah", "push", "context", "oci-archive:"+file+":context")
 	var got []string
 	for name, header := range read(t, file).files {
 		if header.Typeflag == tar.TypeReg {

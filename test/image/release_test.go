@@ -3,9 +3,6 @@
 package image
 
 import (
-	"bytes"
-	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -37,11 +34,8 @@ func TestRelease(t *testing.T) {
 	}
 	dist, again := build(checkout(t, "here")), build(checkout(t, "some/where/else"))
 	for _, file := range []string{"SHA256SUMS", "SHA256SUMS.sig"} {
-		first, err := os.ReadFile(filepath.Join(dist, file))
-		testkit.Must(t, err)
-		second, err := os.ReadFile(filepath.Join(again, file))
-		testkit.Must(t, err)
-		if !bytes.Equal(first, second) {
+		first, second := testkit.ReadFile(t, filepath.Join(dist, file)), testkit.ReadFile(t, filepath.Join(again, file))
+		if first != second {
 			t.Errorf("%s of two builds differ:\n%s\n%s", file, first, second)
 		}
 	}
@@ -61,20 +55,19 @@ func TestRelease(t *testing.T) {
 			t.Errorf("no checksum of %s", want)
 		}
 	}
-	out, err := exec.CommandContext(t.Context(), filepath.Join(dist, "ampbridge-0.1.0-linux-amd64"), "--version").Output()
-	if err != nil || !strings.HasPrefix(string(out), "ampbridge v0.1.0 ") {
-		t.Errorf("the program says %q, %v", out, err)
+	out := testkit.Exec(t, filepath.Join(dist, "ampbridge-0.1.0-linux-amd64"), "--version")
+	if !strings.HasPrefix(out, "ampbridge v0.1.0 ") {
+		t.Errorf("the program says %q", out)
 	}
 	for _, file := range []string{"ampbridge-0.1.0.tgz", "ampbridge-0.1.0-image.tar", "SHA256SUMS"} {
 		path := filepath.Join(dist, file)
-		content, err := os.ReadFile(path)
-		testkit.Must(t, err)
-		changed := bytes.Clone(content)
+		content := testkit.ReadFile(t, path)
+		changed := []byte(content)
 		changed[len(changed)/2] ^= 1
-		for _, text := range [][]byte{changed, content} {
-			testkit.Must(t, os.WriteFile(path, text, 0o600))
+		for _, text := range []string{string(changed), content} {
+			testkit.WriteFile(t, path, text)
 			err := release.Verify(t.Context(), root, dist, trusted)
-			if (err == nil) != bytes.Equal(text, content) {
+			if (err == nil) != (text == content) {
 				t.Errorf("%s changed: %t, verified: %v", file, err == nil, err)
 			}
 		}

@@ -1,13 +1,10 @@
 package kubelet
 
 import (
-	"bufio"
-	"context"
 	"errors"
 	"fmt"
 	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -20,8 +17,6 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
-	"k8s.io/client-go/kubernetes"
-	"k8s.io/client-go/tools/clientcmd"
 
 	"github.com/ampbridge/ampbridge/test/testkit"
 )
@@ -171,9 +166,8 @@ func TestProbes(t *testing.T) {
 	p := run(t, pod)
 	eventually(t, p, "ready", p.Ready)
 
-	resp, err := http.Get(fmt.Sprintf("http://127.0.0.1:%d/sick", port))
+	_, err := testkit.Request(t.Context(), http.MethodGet, fmt.Sprintf("http://127.0.0.1:%d/sick", port))
 	testkit.Must(t, err)
-	_ = resp.Body.Close()
 	main := p.Container("main")
 	eventually(t, p, "not ready", func() bool { return !main.Ready() && main.Restarts() == 0 })
 	// The new run has a new root, without the file that made the old run fail its probe.
@@ -218,28 +212,12 @@ func TestClose(t *testing.T) {
 	if _, err := os.Stat(p.dir); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("the pod's directory: got %v, want it gone", err)
 	}
-	mounts, err := os.ReadFile("/proc/self/mountinfo")
-	testkit.Must(t, err)
-	if strings.Contains(string(mounts), p.dir) {
+	if mounts := testkit.ReadFile(t, "/proc/self/mountinfo"); strings.Contains(mounts, p.dir) {
 		t.Errorf("mounts are left:\n%s", mounts)
 	}
 	if err := p.Close(); err != nil {
 		t.Errorf("a second Close: %v", err)
 	}
-}
-
-// eventuallyGone waits until the process has ended, or is a zombie that its parent has not read yet.
-func eventuallyGone(t *testing.T, pid int) {
-	t.Helper()
-	var stat []byte
-	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
-		var err error
-		stat, err = os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-		if err != nil || strings.Contains(string(stat), ") Z ") {
-			return
-		}
-	}
-	t.Errorf("process %d is left: %s", pid, stat)
 }
 
 func TestStatusAndDeletion(t *testing.T) {
@@ -255,14 +233,10 @@ func TestStatusAndDeletion(t *testing.T) {
 	})
 	testkit.Must(t, pods.Delete(t.Context(), p.spec.Name, metav1.DeleteOptions{}))
 	eventually(t, p, "the end", ended(p))
-	var err error
-	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline) &&
-		!apierrors.IsNotFound(err); time.Sleep(20 * time.Millisecond) {
-		_, err = pods.Get(t.Context(), p.spec.Name, metav1.GetOptions{})
-	}
-	if !apierrors.IsNotFound(err) {
-		t.Errorf("the deleted pod in the API server: got %v, want it removed", err)
-	}
+	testkit.Eventually(t, "the API server removes the deleted pod", func() bool {
+		_, err := pods.Get(t.Context(), p.spec.Name, metav1.GetOptions{})
+		return apierrors.IsNotFound(err)
+	})
 }
 
 func TestLastStatusIsReported(t *testing.T) {
@@ -321,56 +295,4 @@ func TestInitMustBeCalled(t *testing.T) {
 		!strings.Contains(err.Error(), "kubelet.Init") {
 		t.Errorf("got %v, want an error that names kubelet.Init", err)
 	}
-}
-
-// If orphanEnv names a kubeconfig, the test binary runs its own pod until it is killed.
-const (
-	orphanEnv   = "PODRUN_TEST_ORPHAN"
-	orphanProbe = "PODRUN_TEST_PROBE"
-	orphanPod   = "PODRUN_TEST_POD"
-)
-
-func orphan(kubeconfig string) {
-	fail := func(err error) {
-		if err != nil {
-			fmt.Println(err)
-			os.Exit(1)
-		}
-	}
-	config, err := clientcmd.BuildConfigFromFlags("", kubeconfig)
-	fail(err)
-	client, err := kubernetes.NewForConfig(config)
-	fail(err)
-	ctx := context.Background()
-	pod, err := client.CoreV1().Pods(namespace).Get(ctx, os.Getenv(orphanPod), metav1.GetOptions{})
-	fail(err)
-	p, err := Run(ctx, client, pod, Options{Dir: os.TempDir(), Images: Images{{
-		Match: "tests/probe", Binaries: map[string]string{"/bin/probe": os.Getenv(orphanProbe)}, Entrypoint: []string{"/bin/probe"},
-	}}})
-	fail(err)
-	fail(p.Eventually(ctx, "running", p.Ready))
-	fmt.Println(p.Container("main").PID())
-	select {}
-}
-
-// TestNoOrphans checks that containers end with the program that runs them, also if that program is killed.
-func TestNoOrphans(t *testing.T) {
-	pod := create(t, newPod(container("main", "sleep")))
-	cmd := exec.Command(os.Args[0])
-	cmd.Env = append(
-		os.Environ(),
-		"TMPDIR="+t.TempDir(),
-		orphanEnv+"="+testbed.cluster.Kubeconfig(),
-		orphanProbe+"="+testbed.probe,
-		orphanPod+"="+pod.Name,
-	)
-	out, err := cmd.StdoutPipe()
-	testkit.Must(t, err)
-	testkit.Must(t, cmd.Start())
-	line, err := bufio.NewReader(out).ReadString('\n')
-	pid, convErr := strconv.Atoi(strings.TrimSpace(line))
-	killErr := cmd.Process.Kill()
-	_ = cmd.Wait() // it was killed
-	testkit.Must(t, errors.Join(err, convErr, killErr))
-	eventuallyGone(t, pid)
 }

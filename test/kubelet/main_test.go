@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -18,6 +17,7 @@ import (
 
 	"github.com/ampbridge/ampbridge/test/cluster"
 	"github.com/ampbridge/ampbridge/test/testkit"
+	"github.com/ampbridge/ampbridge/test/tools"
 )
 
 const (
@@ -52,12 +52,11 @@ func runTests(m *testing.M) (code int, err error) {
 	}
 	defer func() { _ = os.RemoveAll(dir) }()
 	testbed.probe = filepath.Join(dir, "probe")
-	build := exec.Command("go", "build", "-buildvcs=false", "-o", testbed.probe, "./testdata/probe")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0") // static, because containers have no libraries
-	if out, err := build.CombinedOutput(); err != nil {
-		return 1, fmt.Errorf("building the probe: %w\n%s", err, out)
+	ctx := context.Background()
+	if err := tools.GoBuild(ctx, testbed.probe, "-buildvcs=false", "./testdata/probe"); err != nil {
+		return 1, err
 	}
-	c, err := cluster.New(context.Background(), cluster.Options{})
+	c, err := cluster.New(ctx, cluster.Options{})
 	if err != nil {
 		return 1, err
 	}
@@ -114,15 +113,16 @@ func container(name string, args ...string) corev1.Container {
 // account in the first moments of a cluster.
 func create(t *testing.T, pod *corev1.Pod) *corev1.Pod {
 	t.Helper()
-	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(50 * time.Millisecond) {
-		created, err := testbed.client.CoreV1().Pods(namespace).Create(t.Context(), pod, metav1.CreateOptions{})
-		if err == nil {
-			return created
+	var created *corev1.Pod
+	testkit.Eventually(t, "the API server creates the pod", func() bool {
+		var err error
+		created, err = testbed.client.CoreV1().Pods(namespace).Create(t.Context(), pod, metav1.CreateOptions{})
+		if !apierrors.IsForbidden(err) {
+			testkit.Must(t, err)
 		}
-		if !apierrors.IsForbidden(err) || time.Now().After(deadline) {
-			t.Fatal(err)
-		}
-	}
+		return err == nil
+	})
+	return created
 }
 
 // run creates the pod and runs it until the end of the test.
@@ -145,11 +145,7 @@ func run(t *testing.T, pod *corev1.Pod, change ...func(*Options)) *Pod {
 	}
 	p, err := Run(t.Context(), testbed.client, create(t, pod), opts)
 	testkit.Must(t, err)
-	t.Cleanup(func() {
-		if err := p.Close(); err != nil {
-			t.Error(err)
-		}
-	})
+	testkit.CloseAfter(t, p)
 	return p
 }
 
@@ -176,9 +172,8 @@ func update(t *testing.T, cm *corev1.ConfigMap, data map[string]string) {
 	t.Helper()
 	cm = cm.DeepCopy()
 	cm.Data, cm.ResourceVersion = data, ""
-	if _, err := testbed.client.CoreV1().ConfigMaps(namespace).Update(t.Context(), cm, metav1.UpdateOptions{}); err != nil {
-		t.Fatal(err)
-	}
+	_, err := testbed.client.CoreV1().ConfigMaps(namespace).Update(t.Context(), cm, metav1.UpdateOptions{})
+	testkit.Must(t, err)
 }
 
 func configMapVolume(cm *corev1.ConfigMap) corev1.Volume {

@@ -3,7 +3,6 @@ package kubelet
 import (
 	"crypto/rand"
 	"encoding/base64"
-	"encoding/json"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -142,7 +141,7 @@ func TestVolumes(t *testing.T) {
 	}
 	payload, err := base64.RawURLEncoding.DecodeString(strings.Split(token, ".")[1])
 	testkit.Must(t, err)
-	testkit.Must(t, json.Unmarshal(payload, &claims))
+	testkit.DecodeJSON(t, payload, &claims)
 	if claims.Audience[0] != "sts.amazonaws.com" || claims.Subject != "system:serviceaccount:default:default" ||
 		claims.Expires-claims.Issued != life || claims.K8s.Pod.Name != p.spec.Name || claims.K8s.Pod.UID != string(p.spec.UID) {
 		t.Errorf("token claims: got %+v, want audience, subject, life and pod of the volume", claims)
@@ -197,9 +196,7 @@ func TestUpdate(t *testing.T) {
 			t.Fatalf("%v\n%s", err, out)
 		}
 		var r report
-		if err := json.Unmarshal([]byte(out), &r); err != nil {
-			t.Fatalf("%v\n%s", err, out)
-		}
+		testkit.DecodeJSON(t, out, &r)
 		return r.Files
 	}
 	missing := func(path string) string { return "open " + path + ": no such file or directory" }

@@ -11,9 +11,10 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"runtime"
+
+	"github.com/ampbridge/ampbridge/test/tools"
 )
 
 const pauseImage = "localhost/pause:1"
@@ -154,11 +155,8 @@ func (w *ociWriter) close(archive *os.File) error {
 // buildPause builds the image of the pods' first containers.
 func buildPause(ctx context.Context, dir string) error {
 	program := filepath.Join(dir, "pause")
-	build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w", "-o", program,
-		"github.com/ampbridge/ampbridge/test/node/pause")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		return fmt.Errorf("build pause: %w: %s", err, out)
+	if err := tools.GoBuild(ctx, program, "-buildvcs=false", "-ldflags=-s -w", "github.com/ampbridge/ampbridge/test/node/pause"); err != nil {
+		return err
 	}
 	return Image{
 		Name:       pauseImage,

@@ -205,13 +205,22 @@ func Path(tb testing.TB, name string) string {
 func Build(tb testing.TB, pkg string, flags ...string) string {
 	tb.Helper()
 	program := filepath.Join(tb.TempDir(), path.Base(pkg))
-	args := append([]string{"build", "-trimpath", "-o", program}, flags...)
-	cmd := exec.CommandContext(tb.Context(), "go", append(args, pkg)...)
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		tb.Fatalf("build %s: %v\n%s", pkg, err, out)
+	if err := GoBuild(tb.Context(), program, append(flags, pkg)...); err != nil {
+		tb.Fatal(err)
 	}
 	return program
+}
+
+// GoBuild builds Go programs without cgo: static ones, because containers have no
+// libraries. The output is a file, or a folder for several programs. The arguments are
+// flags of go build, and packages as it takes them in the current folder.
+func GoBuild(ctx context.Context, output string, args ...string) error {
+	cmd := exec.CommandContext(ctx, "go", append([]string{"build", "-trimpath", "-o", output}, args...)...)
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("go build %s: %w\n%s", strings.Join(args, " "), err, out)
+	}
+	return nil
 }
 
 // Find returns the path of the named tool's program: from $KUBEBUILDER_ASSETS
