@@ -9,7 +9,6 @@ import (
 	"maps"
 	"net/url"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -24,6 +23,7 @@ import (
 	"github.com/chromedp/chromedp"
 
 	"github.com/ampbridge/ampbridge/policy/check"
+	"github.com/ampbridge/ampbridge/test/testkit"
 )
 
 var screenshots = flag.String("screenshots", "", "`DIR` for a picture of each page")
@@ -71,38 +71,29 @@ func writePages(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
 	for _, pkg := range packages {
-		write := exec.CommandContext(t.Context(), "go", "test", "-count=1", "-run=^Test(Pages|Sheet)$", pkg, "-pages", dir)
-		write.Dir = filepath.Join("..", "..")
-		if out, err := write.CombinedOutput(); err != nil {
-			t.Fatalf("%s: %v\n%s", pkg, err, out)
-		}
+		testkit.Exec(t, "go", "-C", "../..", "test", "-count=1", "-run=^Test(Pages|Sheet)$", pkg, "-pages", dir)
 	}
 	return dir
 }
 
 // layout is what the browser measures of the page.
 type layout struct {
-	Checks   []string `json:"checks"`
-	Statuses []string `json:"statuses"`
+	Checks, Statuses []string
 	// Open and Closed are the checks that are folded open, and those that are not.
-	Open   []string `json:"open"`
-	Closed []string `json:"closed"`
-	Steps  int      `json:"steps"`
-	Shown  int      `json:"shown"`
-	Scroll int      `json:"scroll"`
-	Width  int      `json:"width"`
+	Open, Closed                []string
+	Steps, Shown, Scroll, Width int
 	// Outside are visible texts that reach beyond the window, or beyond what holds them.
-	Outside []string `json:"outside"`
+	Outside []string
 	// Overlapping are texts of the diagram that lie on each other.
-	Overlapping []string `json:"overlapping"`
-	Bold        int      `json:"bold"`
-	Tall        float64  `json:"tall"`
+	Overlapping []string
+	Bold        int
+	Tall        float64
 	// Texts is how many texts were measured. Pale are those with too little contrast, and
 	// Contrast is the lowest.
-	Texts    int      `json:"texts"`
-	Pale     []string `json:"pale"`
-	Contrast float64  `json:"contrast"`
-	Scheme   string   `json:"scheme"`
+	Texts    int
+	Pale     []string
+	Contrast float64
+	Scheme   string
 }
 
 // measure first opens everything, so that all text is visible.
@@ -183,18 +174,12 @@ func visit(t *testing.T, browser context.Context, file, scheme string, width int
 	visible(t, tab, file, scheme, width)
 	if *screenshots != "" {
 		picture, err := chromedp.Run(tab, chromedp.FullScreenshot(100))
-		if err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, err)
 		to := filepath.Join(*screenshots, fmt.Sprintf("%s-%s-%d.png", name, scheme, width))
-		if err := os.WriteFile(to, picture, 0o644); err != nil {
-			t.Error(err)
-		}
+		testkit.Must(t, os.WriteFile(to, picture, 0o644))
 	}
 	s, err := chromedp.Run(tab, chromedp.Evaluate[layout](measure))
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	mu.Lock()
 	defer mu.Unlock()
 	if len(messages) > 0 {
@@ -230,17 +215,12 @@ func visit(t *testing.T, browser context.Context, file, scheme string, width int
 // visible opens a page.
 func visible(t *testing.T, tab context.Context, file, scheme string, width int64) {
 	t.Helper()
-	if err := chromedp.Do(tab, chromedp.EmulateViewport(width, 844)); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := chromedp.Call(tab, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{
+	testkit.Must(t, chromedp.Do(tab, chromedp.EmulateViewport(width, 844)))
+	_, err := chromedp.Call(tab, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{
 		Features: []*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: scheme}},
-	}); err != nil {
-		t.Fatal(err)
-	}
-	if err := chromedp.Do(tab, chromedp.Navigate((&url.URL{Scheme: "file", Path: file}).String())); err != nil {
-		t.Fatal(err)
-	}
+	})
+	testkit.Must(t, err)
+	testkit.Must(t, chromedp.Do(tab, chromedp.Navigate((&url.URL{Scheme: "file", Path: file}).String())))
 }
 
 // Without any script, a click on a command selects exactly the command, and a click on a
@@ -251,13 +231,9 @@ func TestClicks(t *testing.T) {
 	defer cancel()
 	visible(t, tab, filepath.Join(dir, "sample.html"), "light", 390)
 	for _, at := range []string{"section.todo pre", "#check-trust pre"} {
-		if err := chromedp.Do(tab, chromedp.Click(at)); err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, chromedp.Do(tab, chromedp.Click(at)))
 		selected, err := chromedp.Run(tab, chromedp.Evaluate[string]("getSelection().toString()"))
-		if err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, err)
 		if !strings.HasPrefix(selected, "aws iam update-assume-role-policy --role-name ") ||
 			!strings.HasSuffix(selected, "}]}'") ||
 			strings.Contains(selected, "\n") {
@@ -267,15 +243,11 @@ func TestClicks(t *testing.T) {
 	const isOpen = "document.querySelector('#check-certificate details').open"
 	for _, want := range []bool{false, true} {
 		got, err := chromedp.Run(tab, chromedp.Evaluate[bool](isOpen))
-		if err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, err)
 		if got != want {
 			t.Errorf("the check is open: %v, want %v", got, want)
 		}
-		if err := chromedp.Do(tab, chromedp.Click("#check-certificate summary")); err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, chromedp.Do(tab, chromedp.Click("#check-certificate summary")))
 	}
 }
 

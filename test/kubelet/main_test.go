@@ -2,7 +2,6 @@ package kubelet
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -88,9 +87,7 @@ func newestReport(t *testing.T, c *Container) report {
 	t.Helper()
 	var r report
 	lines := strings.Split(strings.TrimSpace(c.Logs()), "\n")
-	if err := json.Unmarshal([]byte(lines[len(lines)-1]), &r); err != nil {
-		t.Fatalf("container %s printed no report: %v\n%s", c.Name(), err, c.pod.Describe())
-	}
+	testkit.DecodeJSON(t, lines[len(lines)-1], &r)
 	return r
 }
 
@@ -146,6 +143,11 @@ func run(t *testing.T, pod *corev1.Pod, change ...func(*Options)) *Pod {
 	p, err := Run(t.Context(), testbed.client, create(t, pod), opts)
 	testkit.Must(t, err)
 	testkit.CloseAfter(t, p)
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Log(p.Describe())
+		}
+	})
 	return p
 }
 

@@ -8,8 +8,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
-	"strings"
 	"testing"
 	"time"
 
@@ -204,21 +202,10 @@ func (n *Node) say(format string, args ...any) {
 	}
 }
 
-// write writes a file of the node's configuration and returns its path.
-func (n *Node) write(name, content string) (string, error) {
-	path := filepath.Join(n.dir, name)
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		return "", err
-	}
-	return path, os.WriteFile(path, []byte(strings.TrimLeft(content, "\n")), 0o644)
-}
-
 // Eventually polls until check returns nil. It fails the test if that takes more than some minutes.
 func (n *Node) Eventually(tb testing.TB, what string, check func(context.Context) error) {
 	tb.Helper()
 	ctx, cancel := context.WithTimeoutCause(tb.Context(), awaitTimeout, fmt.Errorf("not within %s", awaitTimeout))
 	defer cancel()
-	if err := n.WaitUntil(ctx, what, check); err != nil {
-		tb.Fatal(err)
-	}
+	testkit.Must(tb, n.WaitUntil(ctx, what, check))
 }

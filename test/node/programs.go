@@ -282,3 +282,12 @@ func replaceFile(path, content string) error {
 	}
 	return os.WriteFile(path, []byte(content), 0o644)
 }
+
+// write writes a file of the node's configuration and returns its path.
+func (n *Node) write(name, content string) (string, error) {
+	path := filepath.Join(n.dir, name)
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return "", err
+	}
+	return path, os.WriteFile(path, []byte(strings.TrimLeft(content, "\n")), 0o644)
+}
