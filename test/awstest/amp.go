@@ -1,6 +1,7 @@
 package awstest
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -251,20 +252,19 @@ func (a *ampCall) answer() (cut bool, result answer, err error) {
 	return cut, result, err
 }
 
+var ampAuthCodes = map[authFailure]string{
+	missingToken:        "MissingAuthenticationTokenException",
+	incompleteSignature: "IncompleteSignatureException",
+	unknownKey:          "UnrecognizedClientException",
+	expiredToken:        "ExpiredTokenException",
+}
+
 // ampAuthError returns AMP's error for a request that is not authentic.
 func ampAuthError(failure authFailure, message string) error {
-	switch failure {
-	case missingToken:
-		return apiErr(http.StatusForbidden, "MissingAuthenticationTokenException", "Missing Authentication Token")
-	case incompleteSignature:
-		return apiErr(http.StatusForbidden, "IncompleteSignatureException", message)
-	case unknownKey:
-		return apiErr(http.StatusForbidden, "UnrecognizedClientException", message)
-	case expiredToken:
-		return apiErr(http.StatusForbidden, "ExpiredTokenException", message)
-	default:
-		return apiErr(http.StatusForbidden, "InvalidSignatureException", message)
+	if failure == missingToken {
+		message = "Missing Authentication Token"
 	}
+	return apiErr(http.StatusForbidden, cmp.Or(ampAuthCodes[failure], "InvalidSignatureException"), message)
 }
 
 // authorize checks that the caller may make the call in the region that it signed for. Only a workspace's own

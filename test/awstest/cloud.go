@@ -247,26 +247,20 @@ func (c *Cloud) AllowShortSessions() {
 // SetSessionLife limits sessions to d, whatever the client asks for, so that clients
 // that ask for hours renew within a test. AWS never does that. Zero removes the
 // limit.
-func (c *Cloud) SetSessionLife(d time.Duration) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.sessionLife = d
-}
+func (c *Cloud) SetSessionLife(d time.Duration) { c.set(&c.sessionLife, d) }
 
 // SetPropagationDelay hides changes in IAM from STS and AMP until they are d old.
 // AWS has a delay of some seconds. With zero, every change is visible at once.
-func (c *Cloud) SetPropagationDelay(d time.Duration) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.propagation = d
-}
+func (c *Cloud) SetPropagationDelay(d time.Duration) { c.set(&c.propagation, d) }
 
 // SetReadDelay makes IAM's own reads stale: they do not show changes younger
 // than d. Writes always use the newest state.
-func (c *Cloud) SetReadDelay(d time.Duration) {
+func (c *Cloud) SetReadDelay(d time.Duration) { c.set(&c.readDelay, d) }
+
+func (c *Cloud) set(field *time.Duration, d time.Duration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.readDelay = d
+	*field = d
 }
 
 // Config returns an SDK configuration that sends calls, signed with creds, to the

@@ -1,6 +1,7 @@
 package awstest
 
 import (
+	"cmp"
 	"errors"
 	"io"
 	"net/http"
@@ -140,18 +141,14 @@ func (c *Cloud) accountOf(r *http.Request, roleARN string) string {
 	return ""
 }
 
+var queryAuthCodes = map[authFailure]string{
+	missingToken: "MissingAuthenticationToken", unknownKey: "InvalidClientTokenId", expiredToken: "ExpiredToken",
+}
+
 // queryAuthError returns the error of IAM and STS for a request that is not authentic.
 func queryAuthError(failure authFailure, message string) error {
-	switch failure {
-	case missingToken:
-		return apiErr(http.StatusForbidden, "MissingAuthenticationToken", message)
-	case incompleteSignature:
+	if failure == incompleteSignature {
 		return apiErr(http.StatusBadRequest, "IncompleteSignature", message)
-	case unknownKey:
-		return apiErr(http.StatusForbidden, "InvalidClientTokenId", message)
-	case expiredToken:
-		return apiErr(http.StatusForbidden, "ExpiredToken", message)
-	default:
-		return apiErr(http.StatusForbidden, "SignatureDoesNotMatch", message)
 	}
+	return apiErr(http.StatusForbidden, cmp.Or(queryAuthCodes[failure], "SignatureDoesNotMatch"), message)
 }

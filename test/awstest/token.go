@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/go-jose/go-jose/v4"
+	"github.com/go-jose/go-jose/v4/jwt"
 )
 
 // maxToken is the longest token that STS accepts, in characters.
@@ -18,25 +19,12 @@ var tokenAlgorithms = []jose.SignatureAlgorithm{jose.RS256, jose.RS384, jose.RS5
 
 // claims are the claims of a web identity token that STS reads.
 type claims struct {
-	Issuer    string   `json:"iss"`
-	Subject   string   `json:"sub"`
-	Audience  audience `json:"aud"`
-	Expires   *int64   `json:"exp"` // seconds since the epoch; STS accepts only integers
-	IssuedAt  *int64   `json:"iat"`
-	NotBefore *int64   `json:"nbf"`
-}
-
-// audience may be one string or an array.
-type audience []string
-
-// UnmarshalJSON implements [json.Unmarshaler].
-func (a *audience) UnmarshalJSON(b []byte) error {
-	var one string
-	if json.Unmarshal(b, &one) == nil {
-		*a = audience{one}
-		return nil
-	}
-	return json.Unmarshal(b, (*[]string)(a))
+	Issuer    string       `json:"iss"`
+	Subject   string       `json:"sub"`
+	Audience  jwt.Audience `json:"aud"`
+	Expires   *int64       `json:"exp"` // seconds since the epoch; STS accepts only integers
+	IssuedAt  *int64       `json:"iat"`
+	NotBefore *int64       `json:"nbf"`
 }
 
 // token is a web identity token with a signature that is not verified yet.

@@ -162,15 +162,15 @@ func TestKubernetes130CompilesEveryExpression(t *testing.T) {
 
 // The check itself: what a later release brought is refused.
 func TestKubernetes130Refuses(t *testing.T) {
-	for what, text := range map[string]string{
-		"no syntax":                   "object.spec.nodeName = 'a'",
-		"no such variable":            "objects.metadata.name == 'a'",
-		"not a boolean":               "request.name",
-		"format, which 1.31 has":      "format.dns1123Label().validate('a').hasValue()",
-		"comprehensions of two, 1.33": "object.metadata.labels.all(k, v, k == v)",
+	for _, condition := range []registrationv1.MatchCondition{
+		{Name: "no syntax", Expression: "object.spec.nodeName = 'a'"},
+		{Name: "no such variable", Expression: "objects.metadata.name == 'a'"},
+		{Name: "not a boolean", Expression: "request.name"},
+		{Name: "format, which 1.31 has", Expression: "format.dns1123Label().validate('a').hasValue()"},
+		{Name: "comprehensions of two, 1.33", Expression: "object.metadata.labels.all(k, v, k == v)"},
 	} {
-		if _, complaints := compile(t, []registrationv1.MatchCondition{{Expression: text}}, nil, nil); complaints == nil {
-			t.Errorf("%s is taken: %s", what, text)
+		if _, complaints := compile(t, []registrationv1.MatchCondition{condition}, nil, nil); complaints == nil {
+			t.Errorf("it is taken: %+v", condition)
 		}
 	}
 }

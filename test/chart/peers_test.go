@@ -46,6 +46,7 @@ func deployments(t *testing.T, all objects) map[string]appsv1.Deployment {
 }
 
 func TestImageRegistry(t *testing.T) {
+	const values = "global: {imageRegistry: mirror.example.com:5000/eu, other: true}\nimage: {repository: %q, tag: x}"
 	for repository, want := range map[string]string{
 		"ghcr.io/ampbridge/ampbridge":         "mirror.example.com:5000/eu/ampbridge/ampbridge",
 		"registry.example.com:443/a/b":        "mirror.example.com:5000/eu/a/b",
@@ -54,7 +55,6 @@ func TestImageRegistry(t *testing.T) {
 		"ampbridge":                           "mirror.example.com:5000/eu/ampbridge",
 		"registry.example.com/ampbridge.io/x": "mirror.example.com:5000/eu/ampbridge.io/x",
 	} {
-		const values = "global: {imageRegistry: mirror.example.com:5000/eu, other: true}\nimage: {repository: %q, tag: x}"
 		all := renderValues(t, fmt.Sprintf(values, repository))
 		images := map[string]bool{}
 		for _, object := range all {
@@ -294,20 +294,17 @@ func TestWorkloadsDefaults(t *testing.T) {
 }
 
 func TestPodDisruptionBudgets(t *testing.T) {
-	for _, c := range []struct {
-		values        string
-		webhook, sync bool
-	}{
-		{"{}", true, false},
-		{"webhook: {podDisruptionBudget: {enabled: false}}\nsync: {replicas: 2, podDisruptionBudget: {enabled: true}}", false, true},
-		{"sync: {mode: cronJob, podDisruptionBudget: {enabled: true}}", true, false},
-		{"policy: {trust: {manage: none}}\nsync: {enabled: false, podDisruptionBudget: {enabled: true}}", true, false},
+	for values, want := range map[string]string{
+		"{}": "ampbridge-webhook",
+		"webhook: {podDisruptionBudget: {enabled: false}}\nsync: {replicas: 2, podDisruptionBudget: {enabled: true}}": "ampbridge-sync",
+		"sync: {mode: cronJob, podDisruptionBudget: {enabled: true}}":                                                 "ampbridge-webhook",
+		"policy: {trust: {manage: none}}\nsync: {enabled: false, podDisruptionBudget: {enabled: true}}":               "ampbridge-webhook",
 	} {
-		all := renderValues(t, c.values)
-		for name, want := range map[string]bool{"ampbridge-webhook": c.webhook, "ampbridge-sync": c.sync} {
+		all := renderValues(t, values)
+		for _, name := range []string{"ampbridge-webhook", "ampbridge-sync"} {
 			object := all.find("PodDisruptionBudget", name)
-			if (object != nil) != want {
-				t.Errorf("%s: %s has a budget: %t", c.values, name, object != nil)
+			if (object != nil) != (name == want) {
+				t.Errorf("%s: %s has a budget: %t", values, name, object != nil)
 			}
 			if object == nil {
 				continue

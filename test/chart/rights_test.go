@@ -32,24 +32,14 @@ func (f *fixture) testWebhookRights(t *testing.T) {
 	f.goldenRights(t, account)
 	f.testForbidden(t, account)
 	c := f.as(t, account)
-	for what, try := range map[string]call{
+	configMaps := c.CoreV1().ConfigMaps(namespace)
+	allowed(t, map[string]call{
 		"read a service account anywhere": tryGet(c.CoreV1().ServiceAccounts("monitoring").Get, "default"),
 		"list limit ranges anywhere":      tryList(c.CoreV1().LimitRanges("monitoring").List),
 		"list quotas anywhere":            tryList(c.CoreV1().ResourceQuotas("monitoring").List),
 		"read the circuit breaker":        tryGet(c.CoreV1().ConfigMaps(namespace).Get, "ampbridge-breaker"),
-		"keep a copy of the policy": func(ctx context.Context) error {
-			object, err := c.CoreV1().ConfigMaps(namespace).Get(ctx, "ampbridge-policy-accepted", metav1.GetOptions{})
-			if err != nil {
-				return err
-			}
-			_, err = c.CoreV1().ConfigMaps(namespace).Update(ctx, object, metav1.UpdateOptions{})
-			return err
-		},
-	} {
-		if err := try(t.Context()); err != nil {
-			t.Errorf("%s: %v", what, err)
-		}
-	}
+		"keep a copy of the policy":       tryRewrite(configMaps.Get, configMaps.Update, "ampbridge-policy-accepted"),
+	})
 	// Its certificate and its CA bundle it has written already. A Secret that
 	// somebody deletes is made again, under its name and no other.
 	testkit.Must(t, applySecret(c, "ampbridge-webhook-tls")(t.Context()))
@@ -132,7 +122,8 @@ func (f *fixture) testSyncRights(t *testing.T) {
 	f.goldenRights(t, account)
 	f.testForbidden(t, account)
 	c := f.as(t, account)
-	for what, try := range map[string]call{
+	leases := c.CoordinationV1().Leases(namespace)
+	allowed(t, map[string]call{
 		"list namespaces": tryList(c.CoreV1().Namespaces().List),
 		"watch service accounts": func(ctx context.Context) error {
 			w, err := c.CoreV1().ServiceAccounts("").Watch(ctx, metav1.ListOptions{})
@@ -153,19 +144,8 @@ func (f *fixture) testSyncRights(t *testing.T) {
 			return err
 		},
 		"create its Lease where it is gone": applyLease(c, "ampbridge-sync"),
-		"hold its Lease": func(ctx context.Context) error {
-			lease, err := c.CoordinationV1().Leases(namespace).Get(ctx, "ampbridge-sync", metav1.GetOptions{})
-			if err != nil {
-				return err
-			}
-			_, err = c.CoordinationV1().Leases(namespace).Update(ctx, lease, metav1.UpdateOptions{})
-			return err
-		},
-	} {
-		if err := try(t.Context()); err != nil {
-			t.Errorf("%s: %v", what, err)
-		}
-	}
+		"hold its Lease":                    tryRewrite(leases.Get, leases.Update, "ampbridge-sync"),
+	})
 	// The eviction is allowed: there is only no such pod.
 	if err := evict(c, "monitoring")(t.Context()); !apierrors.IsNotFound(err) {
 		t.Errorf("evict a pod that is not there: %v", err)
@@ -181,23 +161,24 @@ func (f *fixture) testSyncRights(t *testing.T) {
 		"read the webhook's key":            tryGet(c.CoreV1().Secrets(namespace).Get, "ampbridge-webhook-tls"),
 		"change the webhook's registration": patchRegistration(c, "ampbridge"),
 		"apply another Lease":               applyLease(c, "other"),
-		"take another Lease": func(ctx context.Context) error {
-			_, err := c.CoordinationV1().Leases(
-				namespace,
-			).Create(
-				ctx,
-				&coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Name: "other"}},
-				metav1.CreateOptions{},
-			)
-			return err
-		},
-		"delete a pod, budgets or not": tryDelete(c.CoreV1().Pods("monitoring").Delete, "any"),
-		"delete its memory":            tryDelete(c.CoreV1().ConfigMaps(namespace).Delete, "ampbridge-sync"),
+		"take another Lease":                tryCreate(leases.Create, &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Name: "other"}}),
+		"delete a pod, budgets or not":      tryDelete(c.CoreV1().Pods("monitoring").Delete, "any"),
+		"delete its memory":                 tryDelete(c.CoreV1().ConfigMaps(namespace).Delete, "ampbridge-sync"),
 	})
 }
 
 // call is something that an account tries.
 type call func(context.Context) error
+
+// allowed makes the calls, and none fails.
+func allowed(t *testing.T, calls map[string]call) {
+	t.Helper()
+	for what, try := range calls {
+		if err := try(t.Context()); err != nil {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+}
 
 func tryGet[T any](api func(context.Context, string, metav1.GetOptions) (T, error), name string) call {
 	return func(ctx context.Context) error {
@@ -231,6 +212,20 @@ func tryApply[C, T any](api func(context.Context, C, metav1.ApplyOptions) (T, er
 	return func(ctx context.Context) error {
 		_, err := api(ctx, object, metav1.ApplyOptions{FieldManager: "test", DryRun: []string{metav1.DryRunAll}})
 		return err
+	}
+}
+
+// tryRewrite reads an object and writes it as it is.
+func tryRewrite[T any](
+	get func(context.Context, string, metav1.GetOptions) (T, error), update func(context.Context, T, metav1.UpdateOptions) (T, error),
+	name string,
+) call {
+	return func(ctx context.Context) error {
+		object, err := get(ctx, name, metav1.GetOptions{})
+		if err != nil {
+			return err
+		}
+		return tryUpdate(update, object)(ctx)
 	}
 }
 

@@ -265,7 +265,7 @@ func TestNoAlertWithoutAFault(t *testing.T) {
 		for name, series := range scenarios {
 			const long = 75 * time.Minute
 			test := engineTest{Name: name, Interval: "1m", InputSeries: inputs(series, long, long)}
-			test.Expressions = []engineQuery{{Expr: `count_over_time(ALERTS{alertstate="firing"}[75m])`, EvalTime: "75m"}}
+			test.Expressions = []map[string]any{{"expr": `count_over_time(ALERTS{alertstate="firing"}[75m])`, "eval_time": "75m"}}
 			tests = append(tests, test)
 		}
 		ruleEngine(t, tests, args...)
@@ -301,42 +301,27 @@ func TestCronJobAlert(t *testing.T) {
 
 // engineTest is one test of `promtool test rules`.
 type engineTest struct {
-	Name        string        `json:"name"`
-	Interval    string        `json:"interval"`
-	InputSeries []inputSeries `json:"input_series"`
-	Expressions []engineQuery `json:"promql_expr_test"`
-}
-
-type inputSeries struct {
-	Series string `json:"series"`
-	Values string `json:"values"`
-}
-
-type engineQuery struct {
-	Expr     string         `json:"expr"`
-	EvalTime string         `json:"eval_time"`
-	Samples  []engineSample `json:"exp_samples,omitempty"`
-}
-
-type engineSample struct {
-	Labels string  `json:"labels"`
-	Value  float64 `json:"value"`
+	Name        string              `json:"name"`
+	Interval    string              `json:"interval"`
+	InputSeries []map[string]string `json:"input_series"`
+	Expressions []map[string]any    `json:"promql_expr_test"`
 }
 
 // expect has exactly these alerts, with their severities, fire at that time.
 func (e *engineTest) expect(at time.Duration, alerts map[string]string) {
-	q := engineQuery{
-		Expr: `group by (alertname, severity) (ALERTS{alertstate="firing"})`, EvalTime: fmt.Sprintf("%dm", int(at.Minutes())),
-	}
+	samples := []map[string]any{}
 	for name, severity := range alerts {
-		q.Samples = append(q.Samples, engineSample{fmt.Sprintf(`{alertname=%q,severity=%q}`, name, severity), 1})
+		samples = append(samples, map[string]any{"labels": fmt.Sprintf(`{alertname=%q,severity=%q}`, name, severity), "value": 1})
 	}
-	e.Expressions = append(e.Expressions, q)
+	e.Expressions = append(e.Expressions, map[string]any{
+		"expr":      `group by (alertname, severity) (ALERTS{alertstate="firing"})`,
+		"eval_time": fmt.Sprintf("%dm", int(at.Minutes())), "exp_samples": samples,
+	})
 }
 
 // inputs are the series of a system that is well, and of the fault while it lasts. A
 // series that only the fault has is not there before and after it.
-func inputs(fault map[string]behaviour, ends, last time.Duration) (list []inputSeries) {
+func inputs(fault map[string]behaviour, ends, last time.Duration) (list []map[string]string) {
 	usual := well()
 	series := map[string]bool{}
 	for name := range usual {
@@ -360,7 +345,7 @@ func inputs(fault map[string]behaviour, ends, last time.Duration) (list []inputS
 			value = b(minute, value)
 			values = append(values, fmt.Sprint(value))
 		}
-		list = append(list, inputSeries{name, strings.Join(values, " ")})
+		list = append(list, map[string]string{"series": name, "values": strings.Join(values, " ")})
 	}
 	return list
 }

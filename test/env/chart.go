@@ -180,11 +180,7 @@ func Value(ctx context.Context, pod *corev1.Pod, promql string) (value float64, 
 		return 0, false
 	}
 	var answer struct {
-		Data struct {
-			Result []struct {
-				Value [2]any `json:"value"`
-			} `json:"result"`
-		} `json:"data"`
+		Data struct{ Result []struct{ Value [2]any } }
 	}
 	if json.Unmarshal([]byte(body), &answer) != nil || len(answer.Data.Result) != 1 {
 		return 0, false
@@ -216,14 +212,8 @@ func LoadedConfig(ctx context.Context, pod *corev1.Pod) string {
 	if err != nil {
 		return ""
 	}
-	var answer struct {
-		Data struct {
-			YAML string `json:"yaml"`
-		} `json:"data"`
-	}
-	if json.Unmarshal([]byte(body), &answer) != nil {
-		return ""
-	}
+	var answer struct{ Data struct{ YAML string } }
+	_ = json.Unmarshal([]byte(body), &answer) // Prometheus answers in JSON
 	return answer.Data.YAML
 }
 

@@ -9,6 +9,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/wait"
 )
 
 // minGrace is how long a sidecar has to end if the containers before it have used the pod's whole grace
@@ -111,16 +112,10 @@ func (p *Pod) keepVolumes(ctx context.Context) {
 
 // every calls f in each period until ctx ends.
 func every(ctx context.Context, period time.Duration, f func()) {
-	tick := time.NewTicker(period)
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-			f()
-		}
-	}
+	_ = wait.PollUntilContextCancel(ctx, period, false, func(context.Context) (done bool, err error) {
+		f()
+		return false, nil
+	})
 }
 
 // initialise runs the init containers in order and reports whether the ordinary containers may start. After a

@@ -14,13 +14,16 @@ import (
 // Workspace is the workspace of [Granting]'s only destination, which is called central.
 const Workspace = "arn:aws:aps:eu-west-1:111122223333:workspace/ws-0001"
 
+// head begins every policy.
+const head = `apiVersion: ampbridge.io/v1alpha1
+kind: Policy
+cluster: {name: dev}
+`
+
 // Granting returns a policy that lets one service account of some namespaces write to
 // [Workspace]. The names are glob patterns.
 func Granting(serviceAccount string, namespaces ...string) string {
-	return fmt.Sprintf(`apiVersion: ampbridge.io/v1alpha1
-kind: Policy
-cluster: {name: dev}
-destinations:
+	return fmt.Sprintf(head+`destinations:
 - {name: central, workspace: %q}
 grants:
 - {namespaces: %s, serviceAccounts: [%q], destinations: [central]}
@@ -39,11 +42,7 @@ func list(items []string) string {
 
 // TwoAccounts is a draft: its destinations are in two accounts, and the workspace of
 // one of them has yet to be created.
-const TwoAccounts = `
-apiVersion: ampbridge.io/v1alpha1
-kind: Policy
-cluster: {name: dev}
-destinations:
+const TwoAccounts = head + `destinations:
 - {name: central, workspace: "arn:aws:aps:eu-west-1:111122223333:workspace/ws-new"}
 - {name: backup, workspace: "arn:aws:aps:eu-central-1:111122223333:workspace/ws-0002"}
 - {name: other, workspace: "arn:aws:aps:eu-west-1:444455556666:workspace/ws-0003"}
