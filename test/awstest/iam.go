@@ -148,12 +148,9 @@ func (c *Cloud) permissionsOf(caller *credential) permissions {
 // tag is a tag of a role or provider.
 type tag struct{ Key, Value string }
 
-type memberTags struct {
-	Members []tag `xml:"member"`
-}
-
-type memberStrings struct {
-	Members []string `xml:"member"`
+// members is a list in an answer.
+type members[T any] struct {
+	Members []T `xml:"member"`
 }
 
 var validTag = regexp.MustCompile(`^[\p{L}\p{Z}\p{N}_.:/=+\-@]*$`)

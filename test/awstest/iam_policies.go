@@ -90,7 +90,7 @@ type policyXML struct {
 	IsAttachable                  bool
 	CreateDate                    iso8601
 	UpdateDate                    iso8601
-	Tags                          *memberTags
+	Tags                          *members[tag]
 }
 
 type policyResult struct{ Policy policyXML }
@@ -101,7 +101,7 @@ func (a *Account) policyXML(p *managedPolicy) policyXML {
 		IsAttachable: true, CreateDate: iso8601(p.created), UpdateDate: iso8601(p.versions[len(p.versions)-1].created),
 	}
 	if len(p.tags) > 0 {
-		x.Tags = &memberTags{p.tags}
+		x.Tags = &members[tag]{p.tags}
 	}
 	for _, t := range a.roles {
 		if r := t.latest(); r != nil {
@@ -218,15 +218,11 @@ func listPolicyVersions(q *queryCall) (any, error) {
 		list = append(list, p.versionXML(i))
 	}
 	slices.Reverse(list) // newest first
-	type members struct {
-		Members []policyVersionXML `xml:"member"`
-	}
-	page, marker, err := paginate(q.form, list)
+	versions, end, err := paginate(q.form, list)
 	return struct {
-		Versions    members
-		IsTruncated bool
-		Marker      string `xml:",omitempty"`
-	}{members{page}, marker.IsTruncated, marker.Marker}, err
+		Versions members[policyVersionXML]
+		page
+	}{members[policyVersionXML]{versions}, end}, err
 }
 
 func createPolicyVersion(q *queryCall) (any, error) {
@@ -310,9 +306,9 @@ func listPolicyTags(q *queryCall) (any, error) {
 		return nil, err
 	}
 	return struct {
-		Tags        memberTags
+		Tags        members[tag]
 		IsTruncated bool
-	}{Tags: memberTags{p.tags}}, nil
+	}{Tags: members[tag]{p.tags}}, nil
 }
 
 func deletePolicy(q *queryCall) (any, error) {
@@ -370,12 +366,11 @@ func listRolePolicies(q *queryCall) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	names, page, err := paginate(q.form, slices.Sorted(maps.Keys(r.inline)))
+	names, end, err := paginate(q.form, slices.Sorted(maps.Keys(r.inline)))
 	return struct {
-		PolicyNames memberStrings
-		IsTruncated bool
-		Marker      string `xml:",omitempty"`
-	}{memberStrings{names}, page.IsTruncated, page.Marker}, err
+		PolicyNames members[string]
+		page
+	}{members[string]{names}, end}, err
 }
 
 func deleteRolePolicy(q *queryCall) (any, error) {
@@ -430,21 +425,17 @@ func listAttachedRolePolicies(q *queryCall) (any, error) {
 		PolicyName string
 		PolicyARN  string `xml:"PolicyArn"`
 	}
-	type members struct {
-		Members []attached `xml:"member"`
-	}
 	var found []attached
 	for _, arn := range r.attached {
 		if p := q.account().policies[arn].latest(); p != nil {
 			found = append(found, attached{p.name, arn})
 		}
 	}
-	policies, page, err := paginate(q.form, found)
+	policies, end, err := paginate(q.form, found)
 	return struct {
-		AttachedPolicies members
-		IsTruncated      bool
-		Marker           string `xml:",omitempty"`
-	}{members{policies}, page.IsTruncated, page.Marker}, err
+		AttachedPolicies members[attached]
+		page
+	}{members[attached]{policies}, end}, err
 }
 
 func putBoundary(q *queryCall) (any, error) {

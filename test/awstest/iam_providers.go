@@ -134,10 +134,10 @@ func createProvider(q *queryCall) (any, error) {
 	a.providers.set(p.url, p, p.created)
 	result := struct {
 		ARN  string `xml:"OpenIDConnectProviderArn"`
-		Tags *memberTags
+		Tags *members[tag]
 	}{ARN: p.arn}
 	if len(p.tags) > 0 {
-		result.Tags = &memberTags{p.tags}
+		result.Tags = &members[tag]{p.tags}
 	}
 	return result, nil
 }
@@ -200,13 +200,13 @@ func getProvider(q *queryCall) (any, error) {
 	}
 	result := struct {
 		URL            string `xml:"Url"`
-		ClientIDList   memberStrings
-		ThumbprintList memberStrings
+		ClientIDList   members[string]
+		ThumbprintList members[string]
 		CreateDate     iso8601
-		Tags           *memberTags
-	}{p.url, memberStrings{p.clientIDs}, memberStrings{p.thumbprints}, iso8601(p.created), nil}
+		Tags           *members[tag]
+	}{p.url, members[string]{p.clientIDs}, members[string]{p.thumbprints}, iso8601(p.created), nil}
 	if len(p.tags) > 0 {
-		result.Tags = &memberTags{p.tags}
+		result.Tags = &members[tag]{p.tags}
 	}
 	return result, nil
 }
@@ -218,17 +218,14 @@ func listProviders(q *queryCall) (any, error) {
 	type entry struct {
 		ARN string `xml:"Arn"`
 	}
-	type members struct {
-		Members []entry `xml:"member"`
-	}
-	var found members
+	var found members[entry]
 	for _, key := range slices.Sorted(maps.Keys(q.account().providers)) {
 		if p := q.account().providers[key].seen(q.readTime()); p != nil {
 			found.Members = append(found.Members, entry{p.arn})
 		}
 	}
 	return struct {
-		OpenIDConnectProviderList members
+		OpenIDConnectProviderList members[entry]
 	}{found}, nil
 }
 

@@ -44,7 +44,7 @@ type roleXML struct {
 	Description              string `xml:",omitempty"`
 	MaxSessionDuration       int
 	PermissionsBoundary      *boundaryXML
-	Tags                     *memberTags
+	Tags                     *members[tag]
 }
 
 type roleResult struct{ Role roleXML }
@@ -56,7 +56,7 @@ func (c *Cloud) roleXML(r *role) roleXML {
 		x.PermissionsBoundary = &boundaryXML{"Policy", r.boundary}
 	}
 	if len(r.tags) > 0 {
-		x.Tags = &memberTags{r.tags}
+		x.Tags = &members[tag]{r.tags}
 	}
 	return x
 }
@@ -215,19 +215,11 @@ func listRoles(q *queryCall) (any, error) {
 			found = append(found, q.cloud.roleSummaryXML(r))
 		}
 	}
-	roles, page, err := paginate(q.form, found)
-	if err != nil {
-		return nil, err
-	}
-	type members struct {
-		Members []roleXML `xml:"member"`
-	}
-	result := struct {
-		Roles       members
-		IsTruncated bool
-		Marker      string `xml:",omitempty"`
-	}{members{roles}, page.IsTruncated, page.Marker}
-	return result, nil
+	roles, end, err := paginate(q.form, found)
+	return struct {
+		Roles members[roleXML]
+		page
+	}{members[roleXML]{roles}, end}, err
 }
 
 func updateRole(q *queryCall) (any, error) {
@@ -289,15 +281,12 @@ func untagRole(q *queryCall) (any, error) {
 	})
 }
 
-type tagsResult struct {
-	Tags        memberTags
-	IsTruncated bool
-	Marker      string `xml:",omitempty"`
-}
-
 func (q *queryCall) tagsPage(all []tag) (any, error) {
-	tags, page, err := paginate(q.form, all)
-	return tagsResult{memberTags{tags}, page.IsTruncated, page.Marker}, err
+	tags, end, err := paginate(q.form, all)
+	return struct {
+		Tags members[tag]
+		page
+	}{members[tag]{tags}, end}, err
 }
 
 func listRoleTags(q *queryCall) (any, error) {

@@ -294,17 +294,18 @@ func TestWorkloadsDefaults(t *testing.T) {
 }
 
 func TestPodDisruptionBudgets(t *testing.T) {
-	for values, want := range map[string]string{
-		"{}": "ampbridge-webhook",
-		"webhook: {podDisruptionBudget: {enabled: false}}\nsync: {replicas: 2, podDisruptionBudget: {enabled: true}}": "ampbridge-sync",
-		"sync: {mode: cronJob, podDisruptionBudget: {enabled: true}}":                                                 "ampbridge-webhook",
-		"policy: {trust: {manage: none}}\nsync: {enabled: false, podDisruptionBudget: {enabled: true}}":               "ampbridge-webhook",
+	const ofSync = "webhook: {podDisruptionBudget: {enabled: false}}\nsync: {replicas: 2, podDisruptionBudget: {enabled: true}}"
+	for _, c := range []struct{ values, want string }{
+		{"{}", "ampbridge-webhook"},
+		{ofSync, "ampbridge-sync"},
+		{"sync: {mode: cronJob, podDisruptionBudget: {enabled: true}}", "ampbridge-webhook"},
+		{"policy: {trust: {manage: none}}\nsync: {enabled: false, podDisruptionBudget: {enabled: true}}", "ampbridge-webhook"},
 	} {
-		all := renderValues(t, values)
+		all := renderValues(t, c.values)
 		for _, name := range []string{"ampbridge-webhook", "ampbridge-sync"} {
 			object := all.find("PodDisruptionBudget", name)
-			if (object != nil) != (name == want) {
-				t.Errorf("%s: %s has a budget: %t", values, name, object != nil)
+			if (object != nil) != (name == c.want) {
+				t.Errorf("%s: %s has a budget: %t", c.values, name, object != nil)
 			}
 			if object == nil {
 				continue

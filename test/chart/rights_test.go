@@ -44,24 +44,15 @@ func (f *fixture) testWebhookRights(t *testing.T) {
 	// somebody deletes is made again, under its name and no other.
 	testkit.Must(t, applySecret(c, "ampbridge-webhook-tls")(t.Context()))
 	f.forbidden(t, account, map[string]call{
-		"list service accounts":            tryList(c.CoreV1().ServiceAccounts("").List),
-		"read a pod":                       tryGet(c.CoreV1().Pods("monitoring").Get, "any"),
-		"open the circuit breaker":         tryUpdate(c.CoreV1().ConfigMaps(namespace).Update, configMap("ampbridge-breaker")),
-		"apply another secret":             applySecret(c, "other"),
-		"delete its registration":          tryDelete(c.AdmissionregistrationV1().MutatingWebhookConfigurations().Delete, "ampbridge"),
-		"delete the policy's registration": tryDelete(c.AdmissionregistrationV1().ValidatingWebhookConfigurations().Delete, "ampbridge"),
-		"change another's validating webhook": func(ctx context.Context) error {
-			_, err := c.AdmissionregistrationV1().ValidatingWebhookConfigurations().Patch(
-				ctx,
-				"other",
-				types.MergePatchType,
-				[]byte(`{"webhooks":[]}`),
-				metav1.PatchOptions{},
-			)
-			return err
-		},
-		"delete the copy of the policy": tryDelete(c.CoreV1().ConfigMaps(namespace).Delete, "ampbridge-policy-accepted"),
-		"evict a pod":                   evict(c, "monitoring"),
+		"list service accounts":               tryList(c.CoreV1().ServiceAccounts("").List),
+		"read a pod":                          tryGet(c.CoreV1().Pods("monitoring").Get, "any"),
+		"open the circuit breaker":            tryUpdate(c.CoreV1().ConfigMaps(namespace).Update, configMap("ampbridge-breaker")),
+		"apply another secret":                applySecret(c, "other"),
+		"delete its registration":             tryDelete(c.AdmissionregistrationV1().MutatingWebhookConfigurations().Delete, "ampbridge"),
+		"delete the policy's registration":    tryDelete(c.AdmissionregistrationV1().ValidatingWebhookConfigurations().Delete, "ampbridge"),
+		"change another's validating webhook": tryPatch(c.AdmissionregistrationV1().ValidatingWebhookConfigurations().Patch, "other", `{"webhooks":[]}`),
+		"delete the copy of the policy":       tryDelete(c.CoreV1().ConfigMaps(namespace).Delete, "ampbridge-policy-accepted"),
+		"evict a pod":                         evict(c, "monitoring"),
 	})
 	f.testRegistrationFields(t, c)
 }
@@ -215,6 +206,15 @@ func tryApply[C, T any](api func(context.Context, C, metav1.ApplyOptions) (T, er
 	}
 }
 
+func tryPatch[T any](
+	api func(context.Context, string, types.PatchType, []byte, metav1.PatchOptions, ...string) (T, error), name, patch string,
+) call {
+	return func(ctx context.Context) error {
+		_, err := api(ctx, name, types.MergePatchType, []byte(patch), metav1.PatchOptions{})
+		return err
+	}
+}
+
 // tryRewrite reads an object and writes it as it is.
 func tryRewrite[T any](
 	get func(context.Context, string, metav1.GetOptions) (T, error), update func(context.Context, T, metav1.UpdateOptions) (T, error),
@@ -280,76 +280,17 @@ func (f *fixture) testForbidden(t *testing.T, account string) {
 			_, err := core.Pods("monitoring").UpdateEphemeralContainers(ctx, "any", pod, metav1.UpdateOptions{})
 			return err
 		},
-		"label a namespace": func(ctx context.Context) error {
-			_, err := core.Namespaces().Patch(
-				ctx,
-				"kube-system",
-				types.MergePatchType,
-				[]byte(`{"metadata":{"labels":{"ampbridge.io/injection":"enabled"}}}`),
-				metav1.PatchOptions{},
-			)
-			return err
-		},
-		"annotate a service account": func(ctx context.Context) error {
-			_, err := core.ServiceAccounts(
-				"monitoring",
-			).Patch(
-				ctx,
-				"default",
-				types.MergePatchType,
-				[]byte(`{"metadata":{"annotations":{"a":"b"}}}`),
-				metav1.PatchOptions{},
-			)
-			return err
-		},
-		"create a service account": func(ctx context.Context) error {
-			_, err := core.ServiceAccounts(
-				namespace,
-			).Create(
-				ctx,
-				&corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: "other"}},
-				metav1.CreateOptions{},
-			)
-			return err
-		},
-		"make a token of its own": token(c, namespace, account),
-		"make a tenant's token":   token(c, "monitoring", "default"),
-		"impersonate":             tryList(other.CoreV1().Namespaces().List),
-		"bind cluster-admin":      tryCreate(rbac.ClusterRoleBindings().Create, binding),
-		"widen its own ClusterRole": func(ctx context.Context) error {
-			_, err := rbac.ClusterRoles().Patch(
-				ctx,
-				account,
-				types.MergePatchType,
-				[]byte(`{"rules":[{"apiGroups":["*"],"resources":["*"],"verbs":["*"]}]}`),
-				metav1.PatchOptions{},
-			)
-			return err
-		},
-		"widen its own Role": func(ctx context.Context) error {
-			_, err := rbac.Roles(
-				namespace,
-			).Patch(
-				ctx,
-				account,
-				types.MergePatchType,
-				[]byte(`{"rules":[{"apiGroups":["*"],"resources":["*"],"verbs":["*"]}]}`),
-				metav1.PatchOptions{},
-			)
-			return err
-		},
-		"change its Deployment": func(ctx context.Context) error {
-			_, err := c.AppsV1().Deployments(
-				namespace,
-			).Patch(
-				ctx,
-				account,
-				types.MergePatchType,
-				[]byte(`{"spec":{"replicas":0}}`),
-				metav1.PatchOptions{},
-			)
-			return err
-		},
+		"label a namespace":          tryPatch(core.Namespaces().Patch, "kube-system", `{"metadata":{"labels":{"ampbridge.io/injection":"enabled"}}}`),
+		"annotate a service account": tryPatch(core.ServiceAccounts("monitoring").Patch, "default", `{"metadata":{"annotations":{"a":"b"}}}`),
+		"create a service account": tryCreate(
+			core.ServiceAccounts(namespace).Create, &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: "other"}}),
+		"make a token of its own":   token(c, namespace, account),
+		"make a tenant's token":     token(c, "monitoring", "default"),
+		"impersonate":               tryList(other.CoreV1().Namespaces().List),
+		"bind cluster-admin":        tryCreate(rbac.ClusterRoleBindings().Create, binding),
+		"widen its own ClusterRole": tryPatch(rbac.ClusterRoles().Patch, account, `{"rules":[{"apiGroups":["*"],"resources":["*"],"verbs":["*"]}]}`),
+		"widen its own Role":        tryPatch(rbac.Roles(namespace).Patch, account, `{"rules":[{"apiGroups":["*"],"resources":["*"],"verbs":["*"]}]}`),
+		"change its Deployment":     tryPatch(c.AppsV1().Deployments(namespace).Patch, account, `{"spec":{"replicas":0}}`),
 		"register a webhook": tryCreate(
 			c.AdmissionregistrationV1().MutatingWebhookConfigurations().Create,
 			&admissionv1.MutatingWebhookConfiguration{ObjectMeta: metav1.ObjectMeta{Name: "more"}}),
@@ -444,11 +385,7 @@ func token(c kubernetes.Interface, namespace, account string) call {
 }
 
 func patchRegistration(c kubernetes.Interface, name string) call {
-	return func(ctx context.Context) error {
-		_, err := c.AdmissionregistrationV1().MutatingWebhookConfigurations().Patch(
-			ctx, name, types.MergePatchType, []byte(`{"webhooks":[]}`), metav1.PatchOptions{})
-		return err
-	}
+	return tryPatch(c.AdmissionregistrationV1().MutatingWebhookConfigurations().Patch, name, `{"webhooks":[]}`)
 }
 
 func configMap(name string) *corev1.ConfigMap {

@@ -54,7 +54,7 @@ type process struct {
 func newContainer(p *Pod, spec *corev1.Container, k kind) *Container {
 	c := &Container{
 		pod: p, spec: spec, kind: k,
-		logs:     &logs{name: spec.Name, tee: p.opts.Log},
+		logs:     &logs{name: spec.Name, tee: p.log},
 		stopping: make(chan struct{}),
 		done:     make(chan struct{}),
 		status:   corev1.ContainerStatus{Name: spec.Name, Image: spec.Image, Started: new(false)},

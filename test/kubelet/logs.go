@@ -2,8 +2,7 @@ package kubelet
 
 import (
 	"bytes"
-	"fmt"
-	"io"
+	"log"
 	"sync"
 )
 
@@ -13,7 +12,7 @@ const maxLog = 1 << 20
 // logs keeps the end of a container's output. It also forwards whole lines, each with the container's name.
 type logs struct {
 	name string
-	tee  io.Writer // may be nil; gets one whole line in each call
+	tee  *log.Logger
 
 	mu      sync.Mutex
 	kept    []byte
@@ -27,17 +26,13 @@ func (l *logs) Write(b []byte) (int, error) {
 	if extra := len(l.kept) - maxLog; extra > maxLog { // it may grow to twice the size, so that not every write copies
 		l.kept = append([]byte(nil), l.kept[extra:]...)
 	}
-	if l.tee == nil {
-		return len(b), nil
-	}
 	l.partial = append(l.partial, b...)
 	for {
 		line, rest, whole := bytes.Cut(l.partial, []byte("\n"))
 		if !whole {
 			return len(b), nil
 		}
-		// A failed write to the log's reader must not end the container.
-		_, _ = fmt.Fprintf(l.tee, "[%s] %s\n", l.name, line)
+		l.tee.Printf("[%s] %s", l.name, line)
 		l.partial = rest
 	}
 }
@@ -46,16 +41,4 @@ func (l *logs) String() string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return string(l.kept[max(0, len(l.kept)-maxLog):])
-}
-
-// syncWriter lets several containers write to one writer.
-type syncWriter struct {
-	mu sync.Mutex
-	w  io.Writer
-}
-
-func (s *syncWriter) Write(b []byte) (int, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.w.Write(b)
 }

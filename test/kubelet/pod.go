@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"log"
 	"os"
 	"path/filepath"
 	"strings"
@@ -45,6 +46,7 @@ type Options struct {
 // A Pod is one run of a pod. Its methods may be called from any goroutine.
 type Pod struct {
 	opts    Options
+	log     *log.Logger
 	client  kubernetes.Interface
 	spec    *corev1.Pod                // as given to Run
 	latest  atomic.Pointer[corev1.Pod] // as last read from the API server
@@ -88,8 +90,8 @@ func Run(ctx context.Context, client kubernetes.Interface, pod *corev1.Pod, opts
 	setDefault(&opts.SyncPeriod, 200*time.Millisecond)
 	setDefault(&opts.RestartBackoff, 500*time.Millisecond)
 	setDefault(&opts.MaxGrace, 10*time.Second)
-	if opts.Log != nil {
-		opts.Log = &syncWriter{w: opts.Log}
+	if opts.Log == nil {
+		opts.Log = io.Discard
 	}
 	dir, err := os.MkdirTemp(opts.Dir, "kubelet-")
 	if err != nil {
@@ -99,7 +101,7 @@ func Run(ctx context.Context, client kubernetes.Interface, pod *corev1.Pod, opts
 	// Not canceled with ctx, because volumes are updated while the pod terminates.
 	background, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	p := &Pod{
-		opts: opts, client: client, spec: pod.DeepCopy(), dir: dir,
+		opts: opts, log: log.New(opts.Log, "", 0), client: client, spec: pod.DeepCopy(), dir: dir,
 		objects: &objects{client: client, namespace: pod.Namespace, ctx: background, known: map[string]*watched{}},
 		tokens:  &tokens{client: client, pod: pod, held: map[string]heldToken{}},
 		volumes: map[string]*volume{}, byName: map[string]*Container{},
@@ -272,7 +274,5 @@ func (p *Pod) grace() time.Duration {
 }
 
 func (p *Pod) logf(format string, args ...any) {
-	if p.opts.Log != nil {
-		_, _ = fmt.Fprintf(p.opts.Log, "kubelet: "+format+"\n", args...)
-	}
+	p.log.Printf("kubelet: "+format, args...)
 }

@@ -12,29 +12,29 @@ import (
 // that Grafana documents
 // (https://grafana.com/docs/grafana/latest/administration/provisioning/#data-sources).
 type provisioning struct {
-	APIVersion        int          `json:"apiVersion"`
-	Prune             bool         `json:"prune"`
-	DeleteDatasources []any        `json:"deleteDatasources"`
-	Datasources       []datasource `json:"datasources"`
+	APIVersion        int
+	Prune             bool
+	DeleteDatasources []any
+	Datasources       []datasource
 }
 
 type datasource struct {
-	Name            string            `json:"name"`
-	Type            string            `json:"type"`
-	Access          string            `json:"access"`
-	OrgID           int64             `json:"orgId"`
-	UID             string            `json:"uid"`
-	URL             string            `json:"url"`
-	User            string            `json:"user"`
-	Database        string            `json:"database"`
-	BasicAuth       bool              `json:"basicAuth"`
-	BasicAuthUser   string            `json:"basicAuthUser"`
-	WithCredentials bool              `json:"withCredentials"`
-	IsDefault       bool              `json:"isDefault"`
-	JSONData        json.RawMessage   `json:"jsonData"`
-	SecureJSONData  map[string]string `json:"secureJsonData"`
-	Version         int               `json:"version"`
-	Editable        bool              `json:"editable"`
+	Name            string
+	Type            string
+	Access          string
+	OrgID           int64
+	UID             string
+	URL             string
+	User            string
+	Database        string
+	BasicAuth       bool
+	BasicAuthUser   string
+	WithCredentials bool
+	IsDefault       bool
+	JSONData        json.RawMessage
+	SecureJSONData  map[string]string
+	Version         int
+	Editable        bool
 }
 
 // provisioned returns the only data source of the snippet.
@@ -56,10 +56,10 @@ func TestGrafana(t *testing.T) {
 	got := provisioned(t)
 	// The fields of jsonData that the Prometheus data source and SigV4 have.
 	var settings struct {
-		HTTPMethod    string `json:"httpMethod"`
-		SigV4Auth     bool   `json:"sigV4Auth"`
-		SigV4AuthType string `json:"sigV4AuthType"`
-		SigV4Region   string `json:"sigV4Region"`
+		HTTPMethod    string
+		SigV4Auth     bool
+		SigV4AuthType string
+		SigV4Region   string
 	}
 	if err := yaml.UnmarshalStrict(got.JSONData, &settings); err != nil {
 		t.Error(err)
