@@ -2,8 +2,6 @@ package awstest
 
 import (
 	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/sha1" // IAM thumbprints are SHA-1
 	"crypto/tls"
 	"crypto/x509"
@@ -16,6 +14,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/ampbridge/ampbridge/test/servingcert"
 )
 
 // CA selects the authority for an issuer's certificate.
@@ -38,10 +38,6 @@ type authority struct {
 }
 
 func newAuthority(name string) (*authority, error) {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		return nil, err
-	}
 	template := &x509.Certificate{
 		SerialNumber:          big.NewInt(1),
 		Subject:               pkix.Name{CommonName: name, Organization: []string{"Example"}},
@@ -51,7 +47,7 @@ func newAuthority(name string) (*authority, error) {
 		BasicConstraintsValid: true,
 		KeyUsage:              x509.KeyUsageCertSign | x509.KeyUsageCRLSign,
 	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	der, key, err := servingcert.Issue(template, template, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -94,10 +90,6 @@ func (a *authority) leaf(host string) (*tls.Certificate, error) {
 	if leaf, ok := a.leaves[host]; ok {
 		return leaf, nil
 	}
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		return nil, err
-	}
 	template := &x509.Certificate{
 		SerialNumber: big.NewInt(int64(len(a.leaves)) + 2),
 		Subject:      pkix.Name{CommonName: host},
@@ -110,7 +102,7 @@ func (a *authority) leaf(host string) (*tls.Certificate, error) {
 	if host == "localhost" {
 		template.IPAddresses = []net.IP{net.IPv4(127, 0, 0, 1), net.IPv6loopback}
 	}
-	der, err := x509.CreateCertificate(rand.Reader, template, a.certificate, key.Public(), a.key)
+	der, key, err := servingcert.Issue(template, a.certificate, a.key)
 	if err != nil {
 		return nil, err
 	}

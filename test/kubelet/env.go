@@ -95,23 +95,33 @@ func (p *Pod) serviceEnv() map[string]string {
 func (p *Pod) envSource(ctx context.Context, from corev1.EnvFromSource) (map[string]string, error) {
 	switch {
 	case from.ConfigMapRef != nil:
-		cm, err := p.objects.configMap(ctx, from.ConfigMapRef.Name)
-		if err != nil {
-			return nil, unlessOptional(err, from.ConfigMapRef.Optional)
-		}
-		return cm.Data, nil
+		return p.configMapText(ctx, from.ConfigMapRef.Name, from.ConfigMapRef.Optional)
 	case from.SecretRef != nil:
-		s, err := p.objects.secret(ctx, from.SecretRef.Name)
-		if err != nil {
-			return nil, unlessOptional(err, from.SecretRef.Optional)
-		}
-		data := make(map[string]string, len(s.Data))
-		for k, v := range s.Data {
-			data[k] = string(v)
-		}
-		return data, nil
+		return p.secretText(ctx, from.SecretRef.Name, from.SecretRef.Optional)
 	}
 	return nil, fmt.Errorf("neither a configMapRef nor a secretRef")
+}
+
+// configMapText returns a ConfigMap's data. An optional object that does not exist has none.
+func (p *Pod) configMapText(ctx context.Context, name string, optional *bool) (map[string]string, error) {
+	cm, err := p.objects.configMap(ctx, name)
+	if err != nil {
+		return nil, unlessOptional(err, optional)
+	}
+	return cm.Data, nil
+}
+
+// secretText is [Pod.configMapText] for a Secret.
+func (p *Pod) secretText(ctx context.Context, name string, optional *bool) (map[string]string, error) {
+	s, err := p.objects.secret(ctx, name)
+	if err != nil {
+		return nil, unlessOptional(err, optional)
+	}
+	data := make(map[string]string, len(s.Data))
+	for k, v := range s.Data {
+		data[k] = string(v)
+	}
+	return data, nil
 }
 
 // envValue resolves a variable's source. ok is false if an optional source is missing, so the variable is not
@@ -126,27 +136,23 @@ func (p *Pod) envValue(ctx context.Context, from *corev1.EnvVarSource, c *corev1
 		return value, true, err
 	case from.ConfigMapKeyRef != nil:
 		ref := from.ConfigMapKeyRef
-		cm, err := p.objects.configMap(ctx, ref.Name)
-		if err != nil {
-			return "", false, unlessOptional(err, ref.Optional)
-		}
-		if value, ok = cm.Data[ref.Key]; !ok && !isTrue(ref.Optional) {
-			return "", false, fmt.Errorf("ConfigMap %s has no key %s", ref.Name, ref.Key)
-		}
-		return value, ok, nil
+		data, err := p.configMapText(ctx, ref.Name, ref.Optional)
+		return keyOf("ConfigMap "+ref.Name, data, err, ref.Key, ref.Optional)
 	case from.SecretKeyRef != nil:
 		ref := from.SecretKeyRef
-		s, err := p.objects.secret(ctx, ref.Name)
-		if err != nil {
-			return "", false, unlessOptional(err, ref.Optional)
-		}
-		data, ok := s.Data[ref.Key]
-		if !ok && !isTrue(ref.Optional) {
-			return "", false, fmt.Errorf("secret %s has no key %s", ref.Name, ref.Key)
-		}
-		return string(data), ok, nil
+		data, err := p.secretText(ctx, ref.Name, ref.Optional)
+		return keyOf("secret "+ref.Name, data, err, ref.Key, ref.Optional)
 	}
 	return "", false, fmt.Errorf("valueFrom of a kind that is not supported")
+}
+
+// keyOf returns an object's value for a key, which must be there unless it is optional.
+func keyOf(object string, data map[string]string, err error, key string, optional *bool) (string, bool, error) {
+	value, ok := data[key]
+	if err == nil && !ok && !isTrue(optional) {
+		err = fmt.Errorf("%s has no key %s", object, key)
+	}
+	return value, ok, err
 }
 
 // unlessOptional returns nil if an optional object does not exist.

@@ -4,6 +4,7 @@
 package servingcert
 
 import (
+	"cmp"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -25,6 +26,15 @@ const (
 	skew = time.Hour
 )
 
+// Issue makes a key and its certificate. The parent's key signs it, or, without one, its own.
+func Issue(template, parent *x509.Certificate, parentKey *ecdsa.PrivateKey) (der []byte, key *ecdsa.PrivateKey, err error) {
+	if key, err = ecdsa.GenerateKey(elliptic.P256(), rand.Reader); err != nil {
+		return nil, nil, err
+	}
+	der, err = x509.CreateCertificate(rand.Reader, template, parent, key.Public(), cmp.Or(parentKey, key))
+	return der, key, err
+}
+
 // Write makes a new CA and, in dir, which exists, tls.crt and tls.key for the
 // hosts: names or IP addresses. A client can show the certificate too; its common
 // name is the first host. Write returns the CA's certificate as PEM. Files
@@ -36,20 +46,12 @@ func Write(dir string, hosts ...string) (ca []byte, err error) {
 		}
 	}()
 	now := time.Now()
-	caKey, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		return nil, err
-	}
 	caTemplate := &x509.Certificate{
 		SerialNumber: big.NewInt(now.UnixNano()), Subject: pkix.Name{CommonName: fmt.Sprintf("ampbridge test CA %d", now.UnixNano())},
 		NotBefore: now.Add(-skew), NotAfter: now.Add(life),
 		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
 	}
-	caDER, err := x509.CreateCertificate(rand.Reader, caTemplate, caTemplate, caKey.Public(), caKey)
-	if err != nil {
-		return nil, err
-	}
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	caDER, caKey, err := Issue(caTemplate, caTemplate, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -66,7 +68,7 @@ func Write(dir string, hosts ...string) (ca []byte, err error) {
 			template.DNSNames = append(template.DNSNames, host)
 		}
 	}
-	der, err := x509.CreateCertificate(rand.Reader, template, caTemplate, key.Public(), caKey)
+	der, key, err := Issue(template, caTemplate, caKey)
 	if err != nil {
 		return nil, err
 	}
