@@ -2,9 +2,13 @@ package awstest
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"net/http"
+	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
+	v4 "github.com/aws/aws-sdk-go-v2/aws/signer/v4"
 	"github.com/aws/aws-sdk-go-v2/service/iam"
 	"github.com/aws/aws-sdk-go-v2/service/sts"
 )
@@ -32,4 +36,11 @@ func (c *Cloud) AssumeWithToken(ctx context.Context, role, token string) (Creden
 		SecretAccessKey: *out.Credentials.SecretAccessKey,
 		SessionToken:    *out.Credentials.SessionToken,
 	}, nil
+}
+
+// SignAMP signs a request to AMP in a region, as Prometheus does.
+func (c Credentials) SignAMP(r *http.Request, body []byte, region string, at time.Time) error {
+	keys := aws.Credentials{AccessKeyID: c.AccessKeyID, SecretAccessKey: c.SecretAccessKey, SessionToken: c.SessionToken}
+	sum := sha256.Sum256(body)
+	return v4.NewSigner().SignHTTP(r.Context(), keys, r, hex.EncodeToString(sum[:]), "aps", region, at)
 }

@@ -9,9 +9,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/iam"
-	"github.com/aws/aws-sdk-go-v2/service/sts"
 
 	"github.com/ampbridge/ampbridge/cmd/internal/publish"
 	"github.com/ampbridge/ampbridge/policy"
@@ -35,9 +33,8 @@ func TestRotationOfARealIssuer(t *testing.T) {
 			if name == "bucket" {
 				published = bucket.Public("dev")
 			}
-			if _, err := cloud.RegisterIssuer(c.issuer, published, awstest.PublicCA); err != nil {
-				t.Fatal(err)
-			}
+			_, err := cloud.RegisterIssuer(c.issuer, published, awstest.PublicCA)
+			testkit.Must(t, err)
 			r := rotation{t, cloud, account, policy.Issuer(c.issuer), c.to}
 			r.run()
 		})
@@ -115,9 +112,7 @@ func (r *rotation) writeKey(id string) string {
 func (r *rotation) token(c *cluster.Cluster) string {
 	r.Helper()
 	token, err := c.Token(r.Context(), "default", "default", audience, 3600)
-	if err != nil {
-		r.Fatal(err)
-	}
+	testkit.Must(r, err)
 	return token
 }
 
@@ -144,36 +139,23 @@ const roleName = "writer"
 // trust registers the issuer and lets the default service account in.
 func (r *rotation) trust() {
 	r.Helper()
-	client := iam.NewFromConfig(r.cloud.Config(r.account.AdminCredentials(), region))
-	provider, err := client.CreateOpenIDConnectProvider(
+	provider, err := r.account.IAM().CreateOpenIDConnectProvider(
 		r.Context(),
-		&iam.CreateOpenIDConnectProviderInput{Url: aws.String(string(r.issuer)), ClientIDList: []string{audience}},
+		&iam.CreateOpenIDConnectProviderInput{Url: new(string(r.issuer)), ClientIDList: []string{audience}},
 	)
-	if err != nil {
-		r.Fatal(err)
-	}
+	testkit.Must(r, err)
 	arn, err := policy.ParseARN(*provider.OpenIDConnectProviderArn)
-	if err != nil {
-		r.Fatal(err)
-	}
+	testkit.Must(r, err)
 	trust := policy.TrustDocument(arn, r.issuer, audience, []policy.Subject{{Namespace: "default", ServiceAccount: "default"}})
-	if _, err := client.CreateRole(
+	_, err = r.account.IAM().CreateRole(
 		r.Context(),
-		&iam.CreateRoleInput{RoleName: aws.String(roleName), AssumeRolePolicyDocument: aws.String(trust.String())},
-	); err != nil {
-		r.Fatal(err)
-	}
+		&iam.CreateRoleInput{RoleName: new(roleName), AssumeRolePolicyDocument: new(trust.String())},
+	)
+	testkit.Must(r, err)
 }
 
 func (r *rotation) assume(token string) error {
-	client := sts.New(sts.Options{Region: region, BaseEndpoint: &r.cloud.URL, Retryer: aws.NopRetryer{}})
-	_, err := client.AssumeRoleWithWebIdentity(r.Context(), &sts.AssumeRoleWithWebIdentityInput{
-		RoleArn: aws.String(
-			"arn:aws:iam::" + r.account.ID + ":role/" + roleName,
-		),
-		RoleSessionName:  aws.String("test"),
-		WebIdentityToken: &token,
-	})
+	_, err := r.cloud.AssumeWithToken(r.Context(), "arn:aws:iam::"+r.account.ID+":role/"+roleName, token)
 	return err
 }
 

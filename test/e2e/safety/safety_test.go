@@ -157,7 +157,7 @@ func TestSetUpByHandFailsWithSTS(t *testing.T) {
 		server.Env = []corev1.EnvVar{
 			{
 				Name:  "AWS_ROLE_ARN",
-				Value: "arn:aws:iam::" + env.AccountID + ":role/ampbridge/" + env.ClusterName + "/ampbridge." + env.ClusterName + ".central",
+				Value: env.RoleARN,
 			},
 			{Name: "AWS_WEB_IDENTITY_TOKEN_FILE", Value: "/var/run/secrets/aws/token"},
 			{Name: "AWS_REGION", Value: env.Region},

@@ -5,17 +5,12 @@ package tokens_test
 import (
 	"bytes"
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"net/http"
 	"strings"
 	"testing"
 	"time"
 
-	"github.com/aws/aws-sdk-go-v2/aws"
-	v4 "github.com/aws/aws-sdk-go-v2/aws/signer/v4"
-	"github.com/aws/aws-sdk-go-v2/service/sts"
 	"github.com/aws/smithy-go"
 	"github.com/go-jose/go-jose/v4"
 
@@ -23,11 +18,6 @@ import (
 	"github.com/ampbridge/ampbridge/test/env"
 	"github.com/ampbridge/ampbridge/test/remotewrite"
 	"github.com/ampbridge/ampbridge/test/testkit"
-)
-
-const (
-	audience = "sts.amazonaws.com"
-	roleARN  = "arn:aws:iam::" + env.AccountID + ":role/ampbridge/" + env.ClusterName + "/ampbridge." + env.ClusterName + ".central"
 )
 
 // TestTokens is a matrix: one correct token, and all almost correct ones with AWS's error code and message.
@@ -58,39 +48,38 @@ func matrix(t *testing.T, e *env.Env) {
 	subject := "system:serviceaccount:" + env.Namespace + ":" + env.ServiceAccount
 	// An issuer that is reachable, but that no provider names.
 	stranger := awstest.NewSigner("https://oidc.eks.eu-west-1.amazonaws.com/id/FFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFF", jose.RS256)
-	if _, err := e.Cloud.RegisterIssuer(stranger.Issuer, stranger, awstest.PublicCA); err != nil {
-		t.Fatal(err)
-	}
+	_, err := e.Cloud.RegisterIssuer(stranger.Issuer, stranger, awstest.PublicCA)
+	testkit.Must(t, err)
 	// The token has the right issuer, but another key.
 	forger := awstest.NewSigner(e.Cluster.Issuer, jose.RS256)
 	slashed := awstest.NewSigner(toggleSlash(e.Cluster.Issuer), jose.RS256)
 
-	right := token(env.Namespace, env.ServiceAccount, audience)
+	right := token(env.Namespace, env.ServiceAccount, env.Audience)
 	for _, row := range []struct{ name, token, code, message string }{
 		{"right", right, "", ""},
 		{"wrong audience", token(env.Namespace, env.ServiceAccount, "api://AzureADTokenExchange"), "InvalidIdentityToken",
 			"Incorrect token audience"},
-		{"wrong subject", token(env.Namespace, "grafana", audience), "AccessDenied", "Not authorized to perform sts:AssumeRoleWithWebIdentity"},
-		{"other namespace", token("monitoring-2", env.ServiceAccount, audience), "AccessDenied", "Not authorized to perform " +
+		{"wrong subject", token(env.Namespace, "grafana", env.Audience), "AccessDenied", "Not authorized to perform sts:AssumeRoleWithWebIdentity"},
+		{"other namespace", token("monitoring-2", env.ServiceAccount, env.Audience), "AccessDenied", "Not authorized to perform " +
 			"sts:AssumeRoleWithWebIdentity"},
-		{"unknown issuer", stranger.Token(subject, audience), "InvalidIdentityToken", "No OpenIDConnect provider found in your " +
+		{"unknown issuer", stranger.Token(subject, env.Audience), "InvalidIdentityToken", "No OpenIDConnect provider found in your " +
 			"account for " + stranger.Issuer},
-		{"the issuer's slash", slashed.Token(subject, audience), "InvalidIdentityToken", "No OpenIDConnect provider found in your " +
+		{"the issuer's slash", slashed.Token(subject, env.Audience), "InvalidIdentityToken", "No OpenIDConnect provider found in your " +
 			"account for " + slashed.Issuer},
-		{"foreign signature", forger.Token(subject, audience), "InvalidIdentityToken", "Couldn't retrieve verification key from your " +
+		{"foreign signature", forger.Token(subject, env.Audience), "InvalidIdentityToken", "Couldn't retrieve verification key from your " +
 			"identity provider"},
 		{"no token at all", "none", "InvalidIdentityToken", ""},
 	} {
-		_, err := assume(ctx, e, row.token)
+		_, err := e.Cloud.AssumeWithToken(ctx, env.RoleARN, row.token)
 		expect(t, row.name, err, row.code, row.message)
 	}
-	session, err := assume(ctx, e, right)
+	session, err := e.Cloud.AssumeWithToken(ctx, env.RoleARN, right)
 	testkit.Must(t, err)
 	writes(ctx, t, e, session)
 
 	// This is last, because the double's clock cannot go back.
 	e.Cloud.Advance(2 * time.Hour)
-	_, err = assume(ctx, e, right)
+	_, err = e.Cloud.AssumeWithToken(ctx, env.RoleARN, right)
 	expect(t, "expired", err, "ExpiredTokenException", "Token expired: current date/time")
 	before := stored(ctx, t, e, e.Workspace)
 	if status, body := write(ctx, t, e, e.Workspace, &session, "e2e_expired"); status != http.StatusForbidden {
@@ -118,19 +107,6 @@ func expect(t *testing.T, name string, err error, code, message string) {
 	case answer.ErrorCode() != code || !strings.Contains(answer.ErrorMessage(), message):
 		t.Errorf("%s: %s %q, want %s %q", name, answer.ErrorCode(), answer.ErrorMessage(), code, message)
 	}
-}
-
-// assume does what the sidecar does, only with the SDK: an unsigned call.
-func assume(ctx context.Context, e *env.Env, token string) (awstest.Credentials, error) {
-	client := sts.New(sts.Options{Region: env.Region, BaseEndpoint: &e.Cloud.URL, Retryer: aws.NopRetryer{}})
-	out, err := client.AssumeRoleWithWebIdentity(ctx, &sts.AssumeRoleWithWebIdentityInput{
-		RoleArn: aws.String(roleARN), RoleSessionName: aws.String("matrix"), WebIdentityToken: &token,
-	})
-	if err != nil {
-		return awstest.Credentials{}, err
-	}
-	c := out.Credentials
-	return awstest.Credentials{AccessKeyID: *c.AccessKeyId, SecretAccessKey: *c.SecretAccessKey, SessionToken: *c.SessionToken}, nil
 }
 
 // writes sends one sample in every way that must fail, and then in the way that must work.
@@ -191,12 +167,7 @@ func write(
 	request.Header.Set("Content-Encoding", "snappy")
 	request.Header.Set("X-Prometheus-Remote-Write-Version", "0.1.0")
 	if credentials != nil {
-		sum := sha256.Sum256(body)
-		if err := v4.NewSigner().SignHTTP(ctx, aws.Credentials{
-			AccessKeyID: credentials.AccessKeyID, SecretAccessKey: credentials.SecretAccessKey, SessionToken: credentials.SessionToken,
-		}, request, hex.EncodeToString(sum[:]), "aps", env.Region, e.Cloud.Now()); err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, credentials.SignAMP(request, body, env.Region, e.Cloud.Now()))
 	}
 	response, err := http.DefaultClient.Do(request)
 	testkit.Must(t, err)

@@ -2,9 +2,6 @@ package trust_test
 
 import (
 	"bytes"
-	"crypto/sha256"
-	"encoding/hex"
-	"io"
 	"math/rand"
 	"net/http"
 	"slices"
@@ -12,7 +9,6 @@ import (
 	"testing"
 	"time"
 
-	v4 "github.com/aws/aws-sdk-go-v2/aws/signer/v4"
 	"github.com/aws/aws-sdk-go-v2/service/iam"
 	"github.com/google/go-cmp/cmp"
 
@@ -85,8 +81,6 @@ func (m *member) reach(destination int, serviceAccount string) map[string]int {
 	d, namespace := m.policy.Destinations[destination], string(m.policy.Grants[0].Namespaces[0])
 	session, err := m.session(m.roleOf(destination, serviceAccount), namespace, serviceAccount)
 	m.must(nil, err)
-	keys, err := session.Retrieve(m.Context())
-	m.must(nil, err)
 	statuses := map[string]int{}
 	for _, call := range []struct{ method, path, parameters string }{
 		{"POST", "remote_write", ""}, {"GET", "query", "?query=vector(1)"}, {"GET", "query_range", "?query=vector(1)&start=0&end=60&step=30"},
@@ -101,12 +95,10 @@ func (m *member) reach(destination int, serviceAccount string) map[string]int {
 		m.must(nil, err)
 		r.Header.Set("Content-Encoding", "snappy")
 		r.Header.Set("Content-Type", "application/x-protobuf")
-		sum := sha256.Sum256(body)
-		m.must(nil, v4.NewSigner().SignHTTP(m.Context(), keys, r, hex.EncodeToString(sum[:]), "aps", d.Workspace.Region, time.Now()))
+		m.must(nil, session.SignAMP(r, body, d.Workspace.Region, time.Now()))
 		response, err := http.DefaultClient.Do(r)
 		m.must(nil, err)
-		text, err := io.ReadAll(response.Body)
-		m.must(response.Body.Close(), err)
+		text := testkit.ReadBody(m, response)
 		if statuses[call.path] = response.StatusCode; response.StatusCode/100 == 2 {
 			statuses[call.path] = http.StatusOK // the answer to a write is 204
 		} else if response.StatusCode != http.StatusForbidden {
