@@ -2,8 +2,6 @@ package cel
 
 import (
 	"maps"
-	"os"
-	"os/exec"
 	"slices"
 	"strings"
 	"testing"
@@ -120,13 +118,13 @@ func (p program) review(
 // Every expression of the chart, in all its forms, and of package registration.
 func TestKubernetes130CompilesEveryExpression(t *testing.T) {
 	for name, args := range map[string][]string{
-		"minimal":      {"-f", "ci/minimal-values.yaml"},
-		"everything":   {"-f", "ci/everything-values.yaml"},
-		"cert-manager": {"-f", "ci/minimal-values.yaml", "--set", "certificates.mode=certManager"},
-		"evict":        {"-f", "ci/minimal-values.yaml", "--set", "policy.audit.repair=evict,sync.auditor.breaker=false"},
+		"minimal":      {"minimal"},
+		"everything":   {"everything"},
+		"cert-manager": {"minimal", "--set", "certificates.mode=certManager"},
+		"evict":        {"minimal", "--set", "policy.audit.repair=evict,sync.auditor.breaker=false"},
 	} {
 		found := 0
-		for _, text := range render(t, args...) {
+		for _, text := range render(t, args[0], args[1:]...) {
 			var any struct {
 				Kind     string
 				Metadata metav1.ObjectMeta
@@ -380,7 +378,7 @@ func TestPoliciesFollowTheRights(t *testing.T) {
 		"admissionPolicies.enabled=false":                      nil,
 	} {
 		names, bound := map[string]bool{}, map[string]bool{}
-		for _, text := range render(t, "-f", "ci/minimal-values.yaml", "--set", flags) {
+		for _, text := range render(t, "minimal", "--set", flags) {
 			var policy registrationv1.ValidatingAdmissionPolicy
 			var binding registrationv1.ValidatingAdmissionPolicyBinding
 			var kind metav1.TypeMeta
@@ -429,7 +427,7 @@ func policyOf(t *testing.T, name string, args ...string) program {
 // object is one of the chart's.
 func object(t *testing.T, kind, name string, args ...string) string {
 	t.Helper()
-	for _, text := range render(t, append([]string{"-f", "ci/minimal-values.yaml"}, args...)...) {
+	for _, text := range render(t, "minimal", args...) {
 		var meta metav1.PartialObjectMetadata
 		testkit.Must(t, yaml.Unmarshal([]byte(text), &meta))
 		if meta.Kind == kind && meta.Name == name {
@@ -440,16 +438,11 @@ func object(t *testing.T, kind, name string, args ...string) string {
 	return ""
 }
 
-// render returns the chart's objects, each as YAML, as Helm makes them.
-func render(t *testing.T, args ...string) []string {
+// render returns the chart's objects, each as YAML, as Helm makes them with one of the chart's examples of values.
+func render(t *testing.T, values string, args ...string) []string {
 	t.Helper()
-	home := t.TempDir()
-	cmd := exec.CommandContext(t.Context(), tools.Path(t, "helm"),
-		append([]string{"template", "ampbridge", ".", "--namespace", namespace}, args...)...)
-	cmd.Dir = "../../charts/ampbridge"
-	cmd.Env = append(os.Environ(), "HELM_CACHE_HOME="+home, "HELM_CONFIG_HOME="+home, "HELM_DATA_HOME="+home)
-	cmd.Stderr = os.Stderr
-	out, err := cmd.Output()
-	testkit.Must(t, err)
-	return strings.Split(string(out), "\n---\n")
+	const chart = "../../charts/ampbridge"
+	text := tools.Helm(t, append([]string{"template", "ampbridge", chart, "--namespace", namespace,
+		"-f", chart + "/ci/" + values + "-values.yaml"}, args...)...)
+	return strings.Split(text, "\n---\n")
 }
