@@ -13,21 +13,18 @@ import (
 
 	"github.com/ampbridge/ampbridge/policy"
 	"github.com/ampbridge/ampbridge/policy/plan"
+	"github.com/ampbridge/ampbridge/test/policytest"
 	"github.com/ampbridge/ampbridge/test/testkit"
 	"github.com/ampbridge/ampbridge/webhook/audit"
 	"github.com/ampbridge/ampbridge/webhook/breaker"
 )
 
-const pagePolicy = `apiVersion: ampbridge.io/v1alpha1
-kind: Policy
-cluster: {name: dev}
-destinations:
-- {name: central, workspace: "arn:aws:aps:eu-west-1:111122223333:workspace/ws-0001"}
-- {name: own, workspace: "arn:aws:aps:eu-west-1:111122223333:workspace/ws-0002", role: "arn:aws:iam::111122223333:role/own"}
-grants:
-- {namespaces: [monitoring], serviceAccounts: [prometheus], destinations: [central, own]}
-trust: {permissionsBoundary: "arn:aws:iam::111122223333:policy/b"}
-`
+// pagePolicy has a second destination, which has the user's own role.
+var pagePolicy = strings.NewReplacer(
+	"grants:", `- {name: own, workspace: "arn:aws:aps:eu-west-1:111122223333:workspace/ws-0002", role: "arn:aws:iam::111122223333:role/own"}
+grants:`,
+	"destinations: [central]", "destinations: [central, own]",
+).Replace(policytest.Granting("prometheus", "monitoring"))
 
 // pageOf is a controller with a policy, which does nothing: all that a page may need.
 func pageOf(t *testing.T, text string) *controller {
@@ -99,8 +96,7 @@ func TestStatusPageRefuses(t *testing.T) {
 func TestStatusPageShows(t *testing.T) {
 	now := time.Now()
 	subject := policy.Subject{Namespace: "monitoring", ServiceAccount: "prometheus"}
-	parsed, err := policy.Parse([]byte(pagePolicy))
-	testkit.Must(t, err)
+	parsed := policytest.Parse(t, pagePolicy)
 	planned := &plan.Plan{SubjectStatuses: []plan.SubjectStatus{
 		{Subject: subject, Destination: "central", State: plan.Trusted},
 		{
