@@ -52,47 +52,27 @@ func newFixture(t *testing.T) *fixture {
 	t.Helper()
 	f := &fixture{Cluster: cluster.Start(t, cluster.Options{}), addr: testkit.FreeAddr(t), certs: t.TempDir()}
 	testkit.Must(t, f.Namespace(t.Context(), home, nil))
-	read := func(verb string, resources ...string) rbacv1.PolicyRule {
-		return rbacv1.PolicyRule{APIGroups: []string{""}, Resources: resources, Verbs: []string{verb}}
-	}
-	state := rbacv1.PolicyRule{
-		APIGroups:     []string{""},
-		Resources:     []string{"configmaps"},
-		ResourceNames: []string{breaker.ConfigMap},
-		Verbs:         []string{"get"},
-	}
-	f.webhook = f.identity(t, "webhook", cluster.Rights{
-		Cluster:   []rbacv1.PolicyRule{read("get", "serviceaccounts"), read("list", "limitranges", "resourcequotas")},
-		Namespace: []rbacv1.PolicyRule{state},
-	})
-	state.Verbs = []string{"get", "update"}
-	f.auditor = f.identity(t, "auditor", cluster.Rights{
+	f.webhook = webhooktest.Identity(t, f.Cluster, home, "webhook", webhooktest.Rights())
+	allow := webhooktest.Allow
+	f.auditor = webhooktest.Identity(t, f.Cluster, home, "auditor", cluster.Rights{
 		Cluster: []rbacv1.PolicyRule{
-			read("get", "namespaces", "serviceaccounts"), read("list", "namespaces", "pods", "limitranges", "resourcequotas"),
-			read("create", "pods", "pods/eviction", "events"), read("watch", "events"),
+			allow("get", "namespaces", "serviceaccounts"), allow("list", "namespaces", "pods", "limitranges", "resourcequotas"),
+			allow("create", "pods", "pods/eviction", "events"), allow("watch", "events"),
 			{APIGroups: []string{"apps"}, Resources: []string{"replicasets", "statefulsets", "daemonsets"}, Verbs: []string{"get"}},
 		},
-		Namespace: []rbacv1.PolicyRule{state, read("create", "configmaps")},
+		Namespace: []rbacv1.PolicyRule{
+			webhooktest.AllowNamed(breaker.ConfigMap, "configmaps", "get", "update"), allow("create", "configmaps"),
+		},
 	})
 	webhooktest.Register(t, f.Cluster, f.addr, f.certs, home)
 	return f
-}
-
-// identity makes a service account of home with rights, and returns its connection.
-func (f *fixture) identity(t *testing.T, name string, rights cluster.Rights) *rest.Config {
-	t.Helper()
-	testkit.Must(t, f.Identity(t.Context(), home, name, rights))
-	config, err := f.As(t.Context(), home, name)
-	testkit.Must(t, err)
-	return config
 }
 
 // namespace makes a labelled namespace with the granted service account. Its
 // label goes with the test, so that no later auditor is concerned.
 func (f *fixture) namespace(t *testing.T, name string) {
 	t.Helper()
-	testkit.Must(t, f.Namespace(t.Context(), name, map[string]string{policy.LabelInjection: string(policy.InjectionEnabled)}))
-	testkit.Must(t, f.ServiceAccount(t.Context(), name, account))
+	webhooktest.Namespace(t, f.Cluster, name, account)
 	t.Cleanup(func() { f.unlabel(t, name) })
 }
 
@@ -112,12 +92,7 @@ func (f *fixture) startWebhook(t *testing.T, probe string) {
 	t.Helper()
 	file := testkit.TempFile(t, "policy.yaml", policyText)
 	webhooktest.Run(t, webhook.Options{Addr: f.addr, CertDir: f.certs, PolicyFile: file, RESTConfig: f.webhook, Namespace: home})
-	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "probe"}, Spec: template().Spec}
-	testkit.Eventually(t, "the webhook injects", func() bool {
-		admitted, err := f.Client().CoreV1().Pods(probe).Create(t.Context(), pod, metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
-		testkit.Must(t, err)
-		return webhooktest.Injected(admitted)
-	})
+	webhooktest.EventuallyInjects(t, f.Cluster, probe, template().Spec)
 }
 
 // running is an auditor at work.
