@@ -3,26 +3,18 @@
 package awscli
 
 import (
-	"encoding/json"
 	"fmt"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 
-	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/iam"
 
 	"github.com/ampbridge/ampbridge/test/awstest"
 	"github.com/ampbridge/ampbridge/test/env"
 	"github.com/ampbridge/ampbridge/test/testkit"
-)
-
-const (
-	audience = "sts.amazonaws.com"
-	roleARN  = "arn:aws:iam::" + env.AccountID + ":role/ampbridge/" + env.ClusterName + "/ampbridge." + env.ClusterName + ".central"
 )
 
 // programs returns the AWS CLIs of the machine: the one in PATH, and Debian's if it is another one.
@@ -42,19 +34,16 @@ func programs(t *testing.T) (found []string) {
 // shell runs bash with a function `aws` that calls one CLI with the double's address, because older CLIs do
 // not support AWS_ENDPOINT_URL.
 type shell struct {
-	*env.Env
-	dir string
-	env []string
+	dir, function string
+	env           []string
 }
 
 func newShell(t *testing.T, e *env.Env, program string, more ...string) *shell {
 	t.Helper()
-	sh := &shell{Env: e, dir: t.TempDir()}
-	wrapper := fmt.Sprintf("#!/bin/sh\nexec '%s' --endpoint-url '%s' \"$@\"\n", program, e.Cloud.URL)
-	testkit.Must(t, os.WriteFile(filepath.Join(sh.dir, "aws"), []byte(wrapper), 0o700))
+	sh := &shell{dir: t.TempDir(), function: fmt.Sprintf("aws() { '%s' --endpoint-url '%s' \"$@\"; }\n", program, e.Cloud.URL)}
 	sh.env = append(
 		[]string{
-			"PATH=" + sh.dir + ":" + os.Getenv("PATH"),
+			"PATH=" + os.Getenv("PATH"),
 			"HOME=" + sh.dir,
 			"AWS_DEFAULT_REGION=" + env.Region,
 			"AWS_PAGER=",
@@ -66,7 +55,7 @@ func newShell(t *testing.T, e *env.Env, program string, more ...string) *shell {
 
 func (sh *shell) run(t *testing.T, script string) (string, error) {
 	t.Helper()
-	cmd := exec.CommandContext(t.Context(), "bash", "-c", script)
+	cmd := exec.CommandContext(t.Context(), "bash", "-c", sh.function+script)
 	cmd.Env, cmd.Dir = sh.env, sh.dir
 	out, err := cmd.CombinedOutput()
 	return string(out), err
@@ -86,6 +75,20 @@ const (
 `
 )
 
+// assumed is the answer of sts assume-role-with-web-identity.
+type assumed struct {
+	Credentials struct {
+		AccessKeyID                               string `json:"AccessKeyId"`
+		SecretAccessKey, SessionToken, Expiration string
+	}
+	SubjectFromWebIdentityToken string
+	AssumedRoleUser             struct {
+		AssumedRoleID string `json:"AssumedRoleId"`
+		Arn           string
+	}
+	Provider, Audience string
+}
+
 func TestAssumeRoleWithWebIdentity(t *testing.T) {
 	e := env.StartSynced(t, env.Options{})
 	ctx := t.Context()
@@ -94,16 +97,14 @@ func TestAssumeRoleWithWebIdentity(t *testing.T) {
 		t.Helper()
 		text, err := e.Cluster.Token(ctx, env.Namespace, account, audience, 3600)
 		testkit.Must(t, err)
-		path := filepath.Join(t.TempDir(), "token")
-		testkit.WriteFile(t, path, text)
-		return path
+		return testkit.TempFile(t, "token", text)
 	}
 	for _, program := range programs(t) {
 		t.Run(strings.ReplaceAll(program, "/", "_"), func(t *testing.T) {
 			environment := func(token string) []string {
-				return []string{"AWS_ROLE_ARN=" + roleARN, "AWS_WEB_IDENTITY_TOKEN_FILE=" + token}
+				return []string{"AWS_ROLE_ARN=" + env.RoleARN, "AWS_WEB_IDENTITY_TOKEN_FILE=" + token}
 			}
-			sh := newShell(t, e, program, environment(token(env.ServiceAccount, audience))...)
+			sh := newShell(t, e, program, environment(token(env.ServiceAccount, env.Audience))...)
 			version, err := sh.run(t, "aws --version")
 			if err != nil {
 				t.Fatal(version, err)
@@ -113,25 +114,14 @@ func TestAssumeRoleWithWebIdentity(t *testing.T) {
 			if err != nil {
 				t.Fatal(out, err)
 			}
-			var answer struct {
-				Credentials struct {
-					AccessKeyID                               string `json:"AccessKeyId"`
-					SecretAccessKey, SessionToken, Expiration string
-				}
-				SubjectFromWebIdentityToken string
-				AssumedRoleUser             struct {
-					AssumedRoleID string `json:"AssumedRoleId"`
-					Arn           string
-				}
-				Provider, Audience string
-			}
-			testkit.Must(t, json.Unmarshal([]byte(out), &answer))
+			var answer assumed
+			testkit.DecodeJSON(t, out, &answer)
 			for _, c := range []struct{ what, got, want string }{
 				{"subject", answer.SubjectFromWebIdentityToken, "system:serviceaccount:" + env.Namespace + ":" + env.ServiceAccount},
 				{"role", answer.AssumedRoleUser.Arn, "arn:aws:sts::" + env.AccountID + ":assumed-role/ampbridge." + env.ClusterName +
 					".central/x-account"},
 				{"provider", answer.Provider, "arn:aws:iam::" + env.AccountID + ":oidc-provider/" + strings.TrimPrefix(e.Cluster.Issuer, "https://")},
-				{"audience", answer.Audience, audience},
+				{"audience", answer.Audience, env.Audience},
 			} {
 				if c.got != c.want {
 					t.Errorf("%s %q, want %q", c.what, c.got, c.want)
@@ -158,7 +148,7 @@ aws sts get-caller-identity --query Arn --output text`,
 			for name, c := range map[string]struct{ token, want string }{
 				"another audience": {token(env.ServiceAccount, "api://AzureADTokenExchange"), "(InvalidIdentityToken) when calling " +
 					"the AssumeRoleWithWebIdentity operation"},
-				"another service account": {token("grafana", audience), "(AccessDenied) when calling the AssumeRoleWithWebIdentity " +
+				"another service account": {token("grafana", env.Audience), "(AccessDenied) when calling the AssumeRoleWithWebIdentity " +
 					"operation: Not authorized to perform sts:AssumeRoleWithWebIdentity"},
 			} {
 				out, err := newShell(t, e, program, environment(c.token)...).run(t, moduleCommand)
@@ -179,7 +169,6 @@ func TestBootstrapScript(t *testing.T) {
 	for i, program := range programs(t) {
 		t.Run(strings.ReplaceAll(program, "/", "_"), func(t *testing.T) {
 			account := e.Cloud.Account(fmt.Sprintf("44445555666%d", i))
-			file := filepath.Join(t.TempDir(), "policy.yaml")
 			text := fmt.Sprintf(`apiVersion: ampbridge.io/v1alpha1
 kind: Policy
 cluster: {name: dev, issuer: %q}
@@ -187,7 +176,7 @@ destinations:
 - {name: central, workspace: "arn:aws:aps:%s:%s:workspace/ws-new"}
 trust: {permissionsBoundary: "arn:aws:iam::%s:policy/team/ampbridge-boundary"}
 `, e.Cluster.Issuer, env.Region, account.ID, account.ID)
-			testkit.WriteFile(t, file, text)
+			file := testkit.TempFile(t, "policy.yaml", text)
 			script, err := e.Ampbridge(
 				ctx,
 				"bootstrap",
@@ -260,12 +249,10 @@ trust: {permissionsBoundary: "arn:aws:iam::%s:policy/team/ampbridge-boundary"}
 				}
 			}
 			// If something belongs to another cluster, the script stops before it creates anything.
-			client := iam.NewFromConfig(e.Cloud.Config(account.AdminCredentials(), env.Region))
-			if _, err := client.UntagRole(ctx, &iam.UntagRoleInput{
-				RoleName: aws.String("ampbridge-sync.dev"), TagKeys: []string{"ampbridge.io/owner"},
-			}); err != nil {
-				t.Fatal(err)
-			}
+			_, err = account.IAM().UntagRole(ctx, &iam.UntagRoleInput{
+				RoleName: new("ampbridge-sync.dev"), TagKeys: []string{"ampbridge.io/owner"},
+			})
+			testkit.Must(t, err)
 			before = len(e.Cloud.Calls())
 			if out, err := sh.run(t, script); err == nil || !strings.Contains(out, "exists and was not created for this "+
 				"cluster") {
