@@ -76,6 +76,9 @@ func WriteVolume(dir string, payload map[string]VolumeFile) error {
 	return os.RemoveAll(filepath.Join(dir, old))
 }
 
+// VolumeVersion returns a name that changes with each update of a volume that the kubelet, or [WriteVolume], fills.
+func VolumeVersion(dir string) (string, error) { return os.Readlink(filepath.Join(dir, dataLink)) }
+
 // writePayload fills dir. It sets modes explicitly, so that they do not depend on this process's umask.
 func writePayload(dir string, payload map[string]VolumeFile) error {
 	if err := os.Chmod(dir, 0o755); err != nil {

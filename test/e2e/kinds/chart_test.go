@@ -3,13 +3,12 @@ package kinds_test
 import (
 	"context"
 	"fmt"
-	"os"
-	"path/filepath"
 	"strings"
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
 	"github.com/ampbridge/ampbridge/test/env"
+	"github.com/ampbridge/ampbridge/test/testkit"
 )
 
 // variant changes the chart's objects as a user's values would.
@@ -18,16 +17,8 @@ type variant func(objects map[string]*unstructured.Unstructured) error
 // chart returns a function that lets Kubernetes's own controllers create the pod from the chart's manifests.
 func chart(file string, change variant) func(*fixture, asked) (made, error) {
 	return func(f *fixture, a asked) (made, error) {
-		text, err := os.ReadFile(filepath.Join("testdata", file))
-		if err != nil {
-			return made{}, err
-		}
-		manifests, err := objects(text)
-		if err != nil {
-			return made{}, err
-		}
 		kinds := map[string]*unstructured.Unstructured{}
-		for _, object := range manifests {
+		for _, object := range objects(a, testkit.ReadFile(a, "testdata/"+file)) {
 			object.SetNamespace(env.Namespace)
 			kinds[object.GetKind()] = object
 		}

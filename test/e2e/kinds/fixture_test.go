@@ -72,19 +72,17 @@ func policyOf(e *env.Env) string {
 	)
 }
 
-// objects reads the documents of a YAML file.
-func objects(file []byte) ([]*unstructured.Unstructured, error) {
-	var all []*unstructured.Unstructured
-	for document := range strings.SplitSeq("\n"+string(file), "\n---") {
+// objects returns the objects in a YAML text.
+func objects(t testing.TB, text string) (all []*unstructured.Unstructured) {
+	t.Helper()
+	for document := range strings.SplitSeq("\n"+text, "\n---") {
 		object := &unstructured.Unstructured{}
-		if err := yaml.Unmarshal([]byte(document), &object.Object); err != nil {
-			return nil, err
-		}
+		testkit.Must(t, yaml.Unmarshal([]byte(document), &object.Object))
 		if len(object.Object) > 0 {
 			all = append(all, object)
 		}
 	}
-	return all, nil
+	return all
 }
 
 // create creates an object that is deleted after the test.

@@ -10,8 +10,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -213,17 +211,13 @@ func (p *subject) arrivesIn(workspace, job string) {
 // source volume Prometheus has applied it, together with the block.
 func (p *subject) changes(m made, config, job string) time.Duration {
 	p.Helper()
-	data := filepath.Join(p.Pod.VolumeDir(sidecarconfig.VolumeSource), "..data")
-	before, err := os.Readlink(data)
-	if err != nil {
-		p.Fatal(err)
-	}
-	if err := m.set(p.Context(), config); err != nil {
-		p.Fatal(err)
-	}
+	source := p.Pod.VolumeDir(sidecarconfig.VolumeSource)
+	before, err := testkit.VolumeVersion(source)
+	testkit.Must(p, err)
+	testkit.Must(p, m.set(p.Context(), config))
 	var reached time.Time
 	p.eventually("the change to reach the source", func() bool {
-		now, err := os.Readlink(data)
+		now, err := testkit.VolumeVersion(source)
 		reached = time.Now()
 		return err == nil && now != before
 	})

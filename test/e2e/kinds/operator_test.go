@@ -2,13 +2,10 @@ package kinds_test
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
@@ -24,43 +21,27 @@ import (
 // startOperator runs prometheus-operator with its CRDs until the test ends.
 func (f *fixture) startOperator(t *testing.T) {
 	t.Helper()
-	files, err := filepath.Glob(filepath.Join(operatorModule(t), "example", "prometheus-operator-crd", "*.yaml"))
+	source, err := tools.Source(t.Context(), "prometheus-operator", "github.com/prometheus-operator/prometheus-operator")
+	testkit.Must(t, err)
+	files, err := filepath.Glob(source + "/example/prometheus-operator-crd/*.yaml")
 	if err != nil || len(files) == 0 {
 		t.Fatal("no CRDs", err)
 	}
 	for _, file := range files {
-		text, err := os.ReadFile(file)
-		testkit.Must(t, err)
-		crds, err := objects(text)
-		testkit.Must(t, err)
-		for _, crd := range crds {
+		for _, crd := range objects(t, testkit.ReadFile(t, file)) {
 			testkit.Must(t, f.client.Create(t.Context(), crd))
 			f.eventuallyServed(t, crd)
 		}
 	}
 
-	port := testkit.FreePort(t)
-	log, err := os.Create(filepath.Join(t.TempDir(), "operator.log"))
-	testkit.Must(t, err)
 	cmd := exec.Command(
 		tools.Path(t, "prometheus-operator"),
 		"--namespaces="+env.Namespace,
 		"--feature-gates=PrometheusAgentDaemonSet=true",
-		fmt.Sprintf("--web.listen-address=127.0.0.1:%d", port),
+		"--web.listen-address="+testkit.FreeAddr(t),
 	)
 	cmd.Env = []string{"KUBECONFIG=" + f.Cluster.Kubeconfig()}
-	cmd.Stdout, cmd.Stderr = log, log
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	testkit.Must(t, cmd.Start())
-	t.Cleanup(func() {
-		if err := cmd.Process.Kill(); err != nil {
-			t.Error(err)
-		}
-		_ = cmd.Wait() // it was killed
-		if text, err := os.ReadFile(log.Name()); t.Failed() {
-			t.Logf("prometheus-operator (%v):\n%s", err, text)
-		}
-	})
+	testkit.StartProgram(t, cmd)
 }
 
 // eventuallyServed waits until the API server serves the kind that a CRD describes.
@@ -77,26 +58,6 @@ func (f *fixture) eventuallyServed(t *testing.T, crd *unstructured.Unstructured)
 			}
 		}
 	}
-}
-
-// operatorModule returns the source of the operator from which the tools are built.
-func operatorModule(t *testing.T) string {
-	t.Helper()
-	root, err := tools.Root(t.Context())
-	testkit.Must(t, err)
-	dir := filepath.Join(root, "test", "tools", "prometheus-operator")
-	const module = "github.com/prometheus-operator/prometheus-operator"
-	list := exec.CommandContext(t.Context(), "go", "list", "-m", "-f", "{{.Version}}", module)
-	list.Dir = dir
-	version, err := list.Output()
-	testkit.Must(t, err)
-	download := exec.CommandContext(t.Context(), "go", "mod", "download", "-json", module+"@"+strings.TrimSpace(string(version)))
-	download.Dir = dir
-	out, err := download.Output()
-	testkit.Must(t, err)
-	var answer struct{ Dir string }
-	testkit.Must(t, json.Unmarshal(out, &answer))
-	return answer.Dir
 }
 
 // operators returns a function that lets the operator create the pod of a custom resource in testdata. The
@@ -117,16 +78,8 @@ func operators(file, pod string) func(*fixture, asked) (made, error) {
 		}); err != nil {
 			return made{}, err
 		}
-		text, err := os.ReadFile(filepath.Join("testdata", file))
-		if err != nil {
-			return made{}, err
-		}
-		replaced := strings.NewReplacer("NAME", a.name, "VERSION", a.tag).Replace(string(text))
-		resources, err := objects([]byte(replaced))
-		if err != nil {
-			return made{}, err
-		}
-		for _, resource := range resources {
+		text := strings.NewReplacer("NAME", a.name, "VERSION", a.tag).Replace(testkit.ReadFile(a, "testdata/"+file))
+		for _, resource := range objects(a, text) {
 			if err := f.create(a, resource); err != nil {
 				return made{}, err
 			}
