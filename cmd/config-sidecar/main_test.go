@@ -3,7 +3,7 @@
 package main_test
 
 import (
-	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -17,6 +17,7 @@ import (
 	"github.com/ampbridge/ampbridge/policy"
 	"github.com/ampbridge/ampbridge/policy/sidecarconfig"
 	"github.com/ampbridge/ampbridge/test/testkit"
+	"github.com/ampbridge/ampbridge/test/tools"
 )
 
 // program is the built program.
@@ -35,8 +36,8 @@ func run(m *testing.M) int {
 		panic(err)
 	}
 	program = filepath.Join(dir, "config-sidecar")
-	if out, err := exec.Command("go", "build", "-o", program, ".").CombinedOutput(); err != nil {
-		panic(string(out))
+	if err := tools.GoBuild(context.Background(), program, "."); err != nil {
+		panic(err)
 	}
 	return m.Run()
 }
@@ -45,7 +46,7 @@ func run(m *testing.M) int {
 type pod struct {
 	config sidecarconfig.Config
 	cmd    *exec.Cmd
-	stderr bytes.Buffer
+	stderr testkit.Buffer
 }
 
 func newPod(t *testing.T) *pod {
@@ -232,8 +233,7 @@ func TestLivenessProbe(t *testing.T) {
 	}
 	p.signal(t, syscall.SIGSTOP)
 	testkit.Eventually(t, "it is stopped", func() bool {
-		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", p.cmd.Process.Pid))
-		return err == nil && bytes.Contains(stat, []byte(") T "))
+		return strings.Contains(testkit.ReadFile(t, fmt.Sprintf("/proc/%d/stat", p.cmd.Process.Pid)), ") T ")
 	})
 	past := time.Now().Add(-3 * time.Minute) // so long does it hang
 	if err := os.Chtimes(heartbeat, past, past); err != nil {
