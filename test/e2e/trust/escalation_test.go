@@ -8,7 +8,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/amp"
 	"github.com/aws/aws-sdk-go-v2/service/iam"
 	"github.com/aws/aws-sdk-go-v2/service/iam/types"
@@ -321,14 +320,11 @@ var ways = []struct {
 // house returns an account with two clusters in sync and with an administrator's own roles and providers.
 func house(t *testing.T) (f *fixture, account *awstest.Account, dev *member) {
 	t.Helper()
-	namespace(t, "exactly", "prometheus")
-	f = newFixture(t)
-	account = f.account(accountID)
+	f, account, _ = newShared(t)
 	dev = f.join(policyText("dev", accountID, "exactly"), ownIssuer).confine()
 	f.must(account.PutManagedPolicy("boundary", policy.BoundaryDocument(dev.policy, accountID).String()))
 	f.must(account.PutManagedPolicy("everything", everything))
 	dev.inSync()
-	f.join(policyText("dev2", accountID, "exactly"), otherIssuer).confine().inSync()
 	admin := f.thief(dev, account.AdminCredentials())
 	for _, step := range []error{
 		admin.create("/", "admin", ""), admin.permit("admin"),
@@ -376,9 +372,7 @@ func TestWhatAThiefGetsIsBounded(t *testing.T) {
 	_, err = up.iam.UpdateAssumeRolePolicy(
 		t.Context(),
 		&iam.UpdateAssumeRolePolicyInput{RoleName: new("ampbridge.dev.mine"), PolicyDocument: new(
-			`{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":{"AWS":"` + aws.ToString(
-				who.Arn,
-			) + `"},"Action":"sts:AssumeRole"}]}`,
+			`{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":{"AWS":"` + *who.Arn + `"},"Action":"sts:AssumeRole"}]}`,
 		)},
 	)
 	f.must(nil, err)

@@ -15,11 +15,11 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"testing"
 
 	"github.com/ampbridge/ampbridge/test/cluster"
+	"github.com/ampbridge/ampbridge/test/tools"
 )
 
 // All tests share the program and an API server. Each test has its own namespace names.
@@ -45,9 +45,8 @@ func run(m *testing.M) (code int, err error) {
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 	ampbridge = filepath.Join(dir, "ampbridge")
-	build := exec.CommandContext(ctx, "go", "build", "-o", ampbridge, "github.com/ampbridge/ampbridge/cmd/ampbridge")
-	if out, err := build.CombinedOutput(); err != nil {
-		return 0, fmt.Errorf("build ampbridge: %w\n%s", err, out)
+	if err := tools.GoBuild(ctx, ampbridge, "github.com/ampbridge/ampbridge/cmd/ampbridge"); err != nil {
+		return 0, err
 	}
 	if kube, err = cluster.New(ctx, cluster.Options{}); err != nil {
 		return 0, err
