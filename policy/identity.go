@@ -76,9 +76,9 @@ var privateNames = []string{
 // sharedAddresses are the addresses that providers share between customers (RFC 6598).
 var sharedAddresses = netip.MustParsePrefix("100.64.0.0/10")
 
-// unreachable returns why AWS cannot read the issuer's keys, and the fix; empty if the name does
+// Unreachable returns why AWS cannot read the issuer's keys, and the fix; empty if the name does
 // not show a reason. AWS reads the keys over the public internet.
-func (i Issuer) unreachable() string {
+func (i Issuer) Unreachable() string {
 	host, _, _ := strings.Cut(i.Host(), "/")
 	host = strings.ToLower(strings.TrimSuffix(host, "."))
 	if host == "" {

@@ -162,7 +162,7 @@ func (p *Policy) validate() Errors {
 		"%q is not a DNS label: write lower-case letters, digits and dashes, at most 63, such as dev-aks",
 		p.Cluster.Name,
 	)
-	unreachable := p.Cluster.Issuer.unreachable()
+	unreachable := p.Cluster.Issuer.Unreachable()
 	v.require(unreachable == "", "cluster.issuer", "%s", unreachable)
 	v.require(
 		!p.Cluster.Issuer.lacksSlash(),

@@ -135,6 +135,9 @@ func find(id ID) Check {
 	return Check{ID: id}
 }
 
+// ScopeOf returns the scope of the check with the ID.
+func ScopeOf(id ID) Scope { return find(id).Scope }
+
 // position returns the index of the check in [All].
 func position(id ID) int {
 	for i, c := range All {

@@ -49,6 +49,9 @@ type Published struct {
 	// Problem is why the discovery document or the keys could not be read; empty:
 	// they were.
 	Problem string
+	// Unreached is true if the issuer gave no answer: AWS may get one, because it has
+	// another network.
+	Unreached bool
 	// Issuer is the issuer in the discovery document.
 	Issuer policy.Issuer
 	// JWKSURI is the address of the keys in the discovery document.
@@ -71,6 +74,13 @@ func Keys(issuer policy.Issuer, p Published, token Claims) Finding {
 	}
 	publish := NewFix("make the discovery document and the keys public, or publish them with ampbridge issuer publish")
 	switch {
+	case p.Unreached && issuer.Unreachable() != "":
+		return fails(publish, "%s", issuer.Unreachable())
+	case p.Unreached:
+		f := Skipped(SigningKeys, About{}, "this machine could not reach the issuer, and whether AWS can is not proven: %s", p.Problem)
+		f.Fix = &Fix{Summary: "run doctor on a machine that reaches the internet (DNS, proxy, firewall). AWS, not this " +
+			"machine, must reach the issuer: if it is not public, publish its keys with ampbridge issuer publish"}
+		return f
 	case p.Problem != "":
 		return fails(publish, "%s", p.Problem)
 	case p.Issuer != issuer:

@@ -32,7 +32,7 @@ func judged(t *testing.T, f Finding, status Status, message string) {
 	if f.Status != status || !strings.Contains(f.Message, message) {
 		t.Errorf("%s: %s\nwant %s: …%s…", f.Status, f.Message, status, message)
 	}
-	if (f.Status == Fail || f.Status == Warn) != (f.Fix != nil) {
+	if broken := f.Status == Fail || f.Status == Warn; broken && f.Fix == nil || f.Status == Pass && f.Fix != nil {
 		t.Errorf("%s, fix %v", f.Status, f.Fix)
 	}
 	if f.Fix != nil && f.Fix.Summary == "" {
@@ -70,7 +70,9 @@ func TestKeys(t *testing.T) {
 	}{
 		{"good", func(*Published) {}, token, Pass, "a public CA"},
 		{"private CA", func(p *Published) { p.Public = false }, token, Pass, "a private CA, thumbprint aa"},
-		{"unreachable", func(p *Published) { p.Problem = "no such host" }, token, Fail, "no such host"},
+		{"not found", func(p *Published) { p.Problem = "404 Not Found" }, token, Fail, "404 Not Found"},
+		{"not reached from this machine", func(p *Published) { p.Problem, p.Unreached = "no such host", true }, token, Skip,
+			"this machine could not reach the issuer"},
 		{"of another issuer", func(p *Published) { p.Issuer = "https://example.com" }, token, Fail, "is that of https://example.com"},
 		{"http", func(p *Published) { p.JWKSURI = "http://example.com/keys" }, token, Fail, "accepts only https"},
 		{"rotated", func(p *Published) { p.Signed = false }, token, Fail, "none of the published keys"},

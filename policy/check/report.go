@@ -26,6 +26,8 @@ type Head struct {
 	Seconds float64 `json:"seconds"`
 	// Context is the context of the kubeconfig.
 	Context string `json:"context,omitempty"`
+	// Require is the scope of the checks that must have run; empty: all.
+	Require Scope `json:"require,omitempty"`
 	// PolicyRevision is the start of the SHA-256 of the policy's text.
 	PolicyRevision string   `json:"policyRevision,omitempty"`
 	Versions       Versions `json:"versions"`
@@ -170,12 +172,19 @@ func (r Report) Unchecked() []ID {
 	return r.ids(func(f Finding) bool { return f.Status == Skip && !f.Excluded })
 }
 
-// Missing returns the unchecked ones among the checks that are required: those of a
-// scope, or all; empty: none is required.
-func (r Report) Missing(required Scope) []ID {
-	return slices.DeleteFunc(r.Unchecked(), func(id ID) bool {
-		return required == "" || required != ScopeAll && find(id).Scope != required
-	})
+// Missing returns the unchecked ones among the checks that must have run.
+func (r Report) Missing() []ID {
+	return slices.DeleteFunc(r.Unchecked(), func(id ID) bool { return !r.Head.requires(id) })
+}
+
+// Optional returns the unchecked ones among the checks that need not have run.
+func (r Report) Optional() []ID {
+	return slices.DeleteFunc(r.Unchecked(), r.Head.requires)
+}
+
+// requires reports whether the check must have run.
+func (h Head) requires(id ID) bool {
+	return h.Require == "" || h.Require == ScopeAll || find(id).Scope == h.Require
 }
 
 // ids returns the checks with a finding that matches, each once.
@@ -206,7 +215,8 @@ func (r Report) Status(id ID) Status {
 
 // Counts are the results of a report. Each check counts once: as failed if one
 // of its findings failed, else as skipped if one of them was skipped and not
-// excluded, else as warned or passed. A check that is excluded does not count.
+// excluded, else as warned or passed. A check that is excluded does not count, nor does
+// a skipped one that need not have run.
 type Counts struct {
 	Passed, Warned, Skipped int
 	// Failed lists the checks that failed.
@@ -216,11 +226,11 @@ type Counts struct {
 // Counts returns the results of the report.
 func (r Report) Counts() Counts {
 	c := Counts{Failed: r.Failed()}
-	unchecked := r.Unchecked()
+	missing, optional := r.Missing(), r.Optional()
 	for _, known := range All {
 		switch {
-		case slices.Contains(c.Failed, known.ID):
-		case slices.Contains(unchecked, known.ID):
+		case slices.Contains(c.Failed, known.ID), slices.Contains(optional, known.ID):
+		case slices.Contains(missing, known.ID):
 			c.Skipped++
 		case r.Status(known.ID) == Warn:
 			c.Warned++
@@ -256,4 +266,13 @@ func Join(ids []ID) string {
 		names[i] = string(id)
 	}
 	return strings.Join(names, ", ")
+}
+
+// JoinFew returns the first IDs, and the number of the others.
+func JoinFew(ids []ID) string {
+	const shown = 6
+	if len(ids) <= shown+1 {
+		return Join(ids)
+	}
+	return fmt.Sprintf("%s and %d more", Join(ids[:shown]), len(ids)-shown)
 }

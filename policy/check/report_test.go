@@ -147,7 +147,7 @@ func TestMissing(t *testing.T) {
 		required Scope
 		want     []ID
 	}{
-		{"nothing is required", neither, "", nil},
+		{"no flag", neither, "", []ID{Kubernetes, Account, Session}},
 		{"no cluster, all", noCluster, ScopeAll, []ID{Kubernetes, Session}},
 		{"no cluster, cluster", noCluster, ScopeCluster, []ID{Kubernetes}},
 		{"no cluster, aws", noCluster, ScopeAWS, nil},
@@ -160,9 +160,15 @@ func TestMissing(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			var r Runner
+			r.Head.Require = c.required
 			r.Add(c.findings...)
-			if got := r.Report().Missing(c.required); !slices.Equal(got, c.want) {
-				t.Errorf("%v, want %v", got, c.want)
+			report := r.Report()
+			missing, optional := report.Missing(), report.Optional()
+			if !slices.Equal(missing, c.want) || len(missing)+len(optional) != len(report.Unchecked()) {
+				t.Errorf("%v, and not required %v; want %v", missing, optional, c.want)
+			}
+			if report.Counts().Skipped != len(c.want) {
+				t.Errorf("%s", report.Summary())
 			}
 		})
 	}
@@ -174,8 +180,8 @@ func TestComplete(t *testing.T) {
 	r.Add(Passed(Kubernetes, About{}, ""), Failed(TrustDocument, About{}, Fix{}, ""))
 	r.Complete("the service accounts cannot be listed")
 	report := r.Report()
-	if len(report.Findings) != len(All) || len(report.Missing(ScopeAll)) != len(All)-2 {
-		t.Errorf("%d findings, %d missing", len(report.Findings), len(report.Missing(ScopeAll)))
+	if len(report.Findings) != len(All) || len(report.Missing()) != len(All)-2 {
+		t.Errorf("%d findings, %d missing", len(report.Findings), len(report.Missing()))
 	}
 	if f := report.Of(Session)[0]; f.BlockedBy != TrustDocument {
 		t.Errorf("%+v", f)

@@ -61,6 +61,26 @@ var refusals = []struct{ code, text, fix string }{
 	{"ValidationError", "DurationSeconds", "shorten session.duration in the policy, or raise the role's maximum session duration"},
 }
 
+// NoAnswer reports whether AWS did not answer.
+func (r Refusal) NoAnswer() bool { return r.Code == "" && r.Status == 0 }
+
+// Unread reports whether STS refused the token because it could not read the issuer's keys.
+func (r Refusal) Unread() bool {
+	return strings.HasPrefix(r.Code, "IDPCommunicationError") || strings.Contains(r.Text, "verification key")
+}
+
+// Unanswered judges a call to an address of AWS's own that got no answer. Pods have another
+// network than this machine, so it proves nothing about them.
+func Unanswered(r Refusal) Finding {
+	f := Skipped("", About{}, "this machine could not reach AWS, and whether the pods can is not proven: %s", r)
+	f.Fix = &Fix{
+		Summary: "check this machine's network (DNS, proxy, firewall), or run doctor in an injected pod",
+		Commands: []Command{{"kubectl", "exec", "--namespace", "NAMESPACE", "POD", "--container", "ampbridge-config", "--",
+			"/ampbridge", "doctor", "--in-pod"}},
+	}
+	return f
+}
+
 // RefusedSession judges a session that STS did not give. trusted is true if
 // the documents were read and let the subject in.
 func RefusedSession(r Refusal, trusted bool) Finding {
@@ -84,7 +104,7 @@ func RefusedSession(r Refusal, trusted bool) Finding {
 			"the role does not exist, or its trust document does not let this subject in with this audience: run doctor with credentials " +
 				"that may read IAM, or run ampbridge sync",
 		)
-	case r.Code == "":
+	case r.NoAnswer():
 		return fails("STS does not answer: check sts.endpoint, sts.proxyURL and sts.caBundle in the policy, and the network")
 	}
 	return fails("read the message of AWS")
@@ -130,7 +150,7 @@ func ampFix(r Refusal, d policy.Destination, action string) string {
 	case r.Status == 400 && containsFolded(r.Text, "label"):
 		return "AMP limits the labels of a series (number, and length of names and values): shorten cluster.name, or drop labels with " +
 			"remoteWrite.writeRelabelConfigs in the policy"
-	case r.Status == 0:
+	case r.NoAnswer():
 		return "the workspace's endpoint does not answer: check destinations[].endpoint in the policy, and the network"
 	}
 	return "read the message of AWS"

@@ -42,18 +42,26 @@ func (p provider) Retrieve(ctx context.Context) (aws.Credentials, error) {
 		return credentials, err // Short names the call and AWS's answer
 	case operation != nil && operation.ServiceID == "ec2imds":
 		// The SDK asks the instance last, so all other sources have none.
-		return credentials, credentialsError("no AWS credentials: " + logIn())
+		return credentials, CredentialsError{}
 	}
 	if cause := errors.Unwrap(err); cause != nil {
 		err = cause // without the cache's words
 	}
-	return credentials, credentialsError(fmt.Sprintf("no AWS credentials: %v: %s", err, logIn()))
+	return credentials, CredentialsError{Cause: err}
 }
 
-// credentialsError is the error of a call that was not made, because there are no credentials.
-type credentialsError string
+// CredentialsError is the error of a call that was not made, because there are no credentials.
+type CredentialsError struct {
+	// Cause is why a source of credentials could not be used; nil: no source is configured.
+	Cause error
+}
 
-func (e credentialsError) Error() string { return string(e) }
+func (e CredentialsError) Error() string {
+	if e.Cause == nil {
+		return "no AWS credentials: " + logIn()
+	}
+	return fmt.Sprintf("no AWS credentials: %v: %s", e.Cause, logIn())
+}
 
 // logIn returns what the user can do to get credentials.
 func logIn() string {
@@ -75,7 +83,7 @@ var refusedCredentials = []string{
 // of attempts. The text is the same each time the same thing fails. If credentials needed
 // AssumeRole and that failed, Short names AssumeRole.
 func Short(err error) error {
-	if lacking, ok := errors.AsType[credentialsError](err); ok {
+	if lacking, ok := errors.AsType[CredentialsError](err); ok {
 		return lacking
 	}
 	operation := innermost(err)

@@ -82,7 +82,7 @@ func signedCall(
 		for errors.Unwrap(err) != nil {
 			err = errors.Unwrap(err)
 		}
-		return &check.Refusal{Text: "no answer: " + err.Error()}
+		return &check.Refusal{Text: noAnswerText + err.Error()}
 	}
 	keys, err := credentials.Retrieve(ctx)
 	if err != nil {

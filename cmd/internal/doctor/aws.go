@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -30,27 +31,44 @@ type caller struct {
 	config  aws.Config
 	account string
 	arn     string
-	// missing is why there is none; empty: there is one.
+	// missing is why there is none, and fix what to do; empty: there is one.
 	missing string
+	fix     check.Fix
 }
 
 // callerIdentity finds the SDK's usual credentials.
 func callerIdentity(ctx context.Context, region string) caller {
 	cfg, err := awsclient.Config(ctx, config.WithDefaultRegion(region))
 	if err != nil {
-		return caller{missing: err.Error()}
+		return caller{missing: "the AWS configuration of this machine cannot be used: " + err.Error(),
+			fix: check.NewFix("correct AWS_PROFILE, or the files in ~/.aws", check.Command{"aws", "configure", "list"})}
 	}
 	bounded, cancel := context.WithTimeout(ctx, credentialsTimeout)
 	defer cancel()
 	if _, err := cfg.Credentials.Retrieve(bounded); err != nil {
-		return caller{missing: awsclient.Short(err).Error()}
+		missing := "there are no AWS credentials on this machine"
+		lacking, _ := errors.AsType[awsclient.CredentialsError](err)
+		if lacking.Cause != nil && bounded.Err() == nil {
+			missing = "the AWS credentials of this machine cannot be read: " + strings.TrimPrefix(refusal(lacking.Cause).Text, noAnswerText)
+		}
+		return caller{missing: missing, fix: logIn}
 	}
 	out, err := sts.NewFromConfig(cfg, awsiam.SignForEndpoint).GetCallerIdentity(ctx, &sts.GetCallerIdentityInput{})
 	if err != nil {
-		return caller{missing: "the AWS credentials here are refused: " + refusal(err).String()}
+		r := refusal(err)
+		if r.NoAnswer() {
+			return caller{missing: "AWS did not answer this machine: " + strings.TrimPrefix(r.Text, noAnswerText),
+				fix: check.NewFix("check this machine's network, its proxy (HTTPS_PROXY), and AWS_ENDPOINT_URL")}
+		}
+		return caller{missing: "AWS refuses the credentials of this machine: " + r.String(), fix: logIn}
 	}
 	return caller{config: cfg, account: aws.ToString(out.Account), arn: aws.ToString(out.Arn)}
 }
+
+var logIn = check.NewFix("log in to AWS, or name a profile that is logged in (AWS_PROFILE)", check.Command{"aws", "sso", "login"})
+
+// noAnswerText begins the text of a refusal without an answer.
+const noAnswerText = "no answer: "
 
 // refusal returns AWS's error, or why AWS did not answer.
 func refusal(err error) check.Refusal {
@@ -66,7 +84,7 @@ func refusal(err error) check.Refusal {
 	for errors.Unwrap(err) != nil {
 		err = errors.Unwrap(err)
 	}
-	r.Text = "no answer: " + err.Error()
+	r.Text = noAnswerText + err.Error()
 	return r
 }
 
@@ -123,7 +141,7 @@ func (x *runner) checkAccount(ctx context.Context, me caller, d policy.Destinati
 	var inspector *awsiam.Inspector
 	x.checks.Run(check.Account, about, func() check.Finding {
 		if me.missing != "" {
-			return skipped("%s", me.missing)
+			return unproven(me.fix, "%s", me.missing)
 		}
 		var err error
 		if inspector, err = awsiam.New(nil).Inspect(ctx, target); err == nil {
@@ -278,7 +296,7 @@ func (x *runner) checkWorkspace(ctx context.Context, me caller, d policy.Destina
 	x.checks.Run(check.Workspace, about, func() check.Finding { return describeWorkspace(ctx, me, d) })
 	x.checks.Run(check.Query, about, func() check.Finding {
 		if refused := query(ctx, http.DefaultClient, me.config.Credentials, d.Workspace.Region, d.URL()); refused != nil {
-			return check.RefusedQuery(*refused, d)
+			return refusedBy(d, *refused, check.RefusedQuery)
 		}
 		return passed("%s answers", d.Workspace.ID())
 	})

@@ -2,9 +2,12 @@ package doctor
 
 import (
 	"context"
+	"crypto/tls"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
+	"net/url"
 	"strings"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -43,29 +46,23 @@ func connect(path string, overrides kube.Overrides) (*cluster, error) {
 // checkCluster connects, and reads the policy.
 func (x *runner) checkCluster(ctx context.Context) {
 	x.checks.Head.Context = kube.Context(x.Kubeconfig, x.Overrides)
-	c, err := connect(x.Kubeconfig, x.Overrides)
-	if err != nil {
-		x.checks.Add(check.Skipped(check.Kubernetes, check.About{}, "%v", err))
-	} else {
-		ok := x.checks.Run(check.Kubernetes, check.About{}, func() check.Finding {
-			version, err := c.client.Discovery().ServerVersion()
-			if err != nil {
-				return failed(
-					check.NewFix("check the kubeconfig, and whether the API server is up", check.Command{"kubectl", "cluster-info"}),
-					"%s does not answer: %v",
-					c.config.Host,
-					err,
-				)
-			}
-			x.checks.Head.Versions.Kubernetes = version.GitVersion
-			if f, old := tooOld(version.GitVersion); old {
-				return f
-			}
-			return passed("%s, %s", c.config.Host, version.GitVersion)
-		})
-		if ok {
-			x.cluster = c
+	var c *cluster
+	if x.checks.Run(check.Kubernetes, check.About{}, func() check.Finding {
+		var err error
+		if c, err = connect(x.Kubeconfig, x.Overrides); err != nil {
+			return noConnection(err)
 		}
+		version, err := c.client.Discovery().ServerVersion()
+		if err != nil {
+			return noAnswer(c.config.Host, err)
+		}
+		x.checks.Head.Versions.Kubernetes = version.GitVersion
+		if f, old := tooOld(version.GitVersion); old {
+			return f
+		}
+		return passed("%s, %s", c.config.Host, version.GitVersion)
+	}) {
+		x.cluster = c
 	}
 	if x.Policy != "" {
 		x.source = policySource{file: x.Policy}
@@ -73,10 +70,52 @@ func (x *runner) checkCluster(ctx context.Context) {
 		return
 	}
 	if x.cluster == nil {
-		x.checks.Skip(check.About{}, "no cluster to read it from: pass its file with --policy", check.Policy)
+		x.checks.Skip(check.About{}, "the policy could not be read: there is no cluster to read it from; pass its file with --policy",
+			check.Policy)
 		return
 	}
 	x.checks.Run(check.Policy, check.About{}, func() check.Finding { return x.installedPolicy(ctx) })
+}
+
+// noConnection judges a kubeconfig that names no cluster. A cluster that is named wrongly
+// is a failure. Without any, the checks of AWS still run.
+func noConnection(err error) check.Finding {
+	fix := check.NewFix("name an existing kubeconfig (--kubeconfig, $KUBECONFIG) and one of its contexts (--context)",
+		check.Command{"kubectl", "config", "get-contexts"})
+	if errors.Is(err, kube.ErrNone) {
+		return unproven(fix, "no kubeconfig names a cluster, and this is not a pod with a service account")
+	}
+	return failed(fix, "the kubeconfig cannot be used: %s", strings.TrimPrefix(err.Error(), "no Kubernetes cluster: "))
+}
+
+// noAnswer judges the error of the first call to the API server.
+func noAnswer(host string, err error) check.Finding {
+	logIn := check.NewFix("log in to the cluster again, or use a kubeconfig with credentials that the API server accepts",
+		check.Command{"kubectl", "auth", "whoami"})
+	if call := (*url.Error)(nil); errors.As(err, &call) {
+		err = call.Err // without the address, which is the host's
+	}
+	var untrusted *tls.CertificateVerificationError
+	switch {
+	case forbidden(err):
+		return failed(logIn, "%s refuses the credentials of the kubeconfig: %v", host, err)
+	case strings.Contains(err.Error(), "getting credentials"): // an exec plugin of client-go
+		return failed(logIn, "the kubeconfig's command gives no credentials for %s: %s", host, firstLine(err))
+	case errors.As(err, &untrusted):
+		return failed(check.NewFix("use the kubeconfig that the cluster's administrator or cloud gives: its "+
+			"certificate-authority-data is another cluster's, or a proxy is in between"),
+			"the kubeconfig does not trust the certificate of %s: %v", host, err)
+	}
+	return failed(
+		check.NewFix("check the kubeconfig and its context, this machine's network (VPN, proxy), and whether the API server is up",
+			check.Command{"kubectl", "cluster-info"}),
+		"the cluster did not answer at %s: %v", host, err)
+}
+
+// firstLine returns the error without the advice that client-go adds below it.
+func firstLine(err error) string {
+	line, _, _ := strings.Cut(err.Error(), "\n")
+	return line
 }
 
 func (x *runner) policyFinding(err error) check.Finding {
@@ -95,7 +134,8 @@ func (x *runner) policyFinding(err error) check.Finding {
 func (x *runner) installedPolicy(ctx context.Context) check.Finding {
 	found, err := kube.Policies(ctx, x.cluster.client, x.System)
 	if err != nil {
-		return skipped("the ConfigMaps of %s cannot be listed: %v: pass the policy's file with --policy", x.System, err)
+		return unproven(check.NewFix("pass the policy's file with --policy, or get the right to list ConfigMaps in "+x.System),
+			"the policy could not be read: the ConfigMaps of %s cannot be listed: %v", x.System, err)
 	}
 	install := check.NewFix(
 		"install ampbridge in that namespace, or pass its namespace with --system-namespace, or the policy's file with --policy",

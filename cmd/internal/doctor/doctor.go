@@ -116,7 +116,7 @@ func Run(ctx context.Context, o Options, stdin io.Reader, stdout, stderr io.Writ
 	if err := write(stdout, result); err != nil {
 		return err
 	}
-	return unproven(result, o.Require)
+	return exitError(result)
 }
 
 // writeYAML writes the JSON report as YAML.
@@ -128,16 +128,16 @@ func writeYAML(w io.Writer, r check.Report) error {
 	return output.WriteJSON(w, YAML, b.Bytes())
 }
 
-// unproven returns an error if a check of the report failed, or was skipped although it
+// exitError returns an error if a check of the report failed, or was skipped although it
 // is required.
-func unproven(r check.Report, required check.Scope) error {
-	missing := r.Missing(required)
+func exitError(r check.Report) error {
+	missing, required := r.Missing(), r.Head.Require
 	switch {
-	case len(missing) > 0:
-		return fmt.Errorf("%s; --require %s: not checked: %s", r.Summary(), required, check.Join(missing))
+	case len(missing) > 0 && required != "":
+		return fmt.Errorf("%s; --require %s: not checked: %s", r.Summary(), required, check.JoinFew(missing))
 	case len(r.Failed()) > 0:
 		return errors.New(r.Summary())
-	case required == "" && len(r.Unchecked()) > 0:
+	case len(missing) > 0:
 		return &UncheckedError{r.Summary()}
 	}
 	return nil
@@ -159,7 +159,7 @@ func repeat(ctx context.Context, o Options, stdin io.Reader, stderr io.Writer, e
 		if err != nil {
 			return check.Report{}, err
 		}
-		if unproven(result, o.Require) == nil || !time.Now().Add(waitPause).Before(end) {
+		if exitError(result) == nil || !time.Now().Add(waitPause).Before(end) {
 			return result, nil
 		}
 		if summary := result.Summary(); summary != said {
@@ -180,7 +180,9 @@ func once(ctx context.Context, o Options, stdin io.Reader, ended func(check.Find
 	began := time.Now()
 	x := &runner{Options: o, stdin: stdin}
 	x.checks.Added = ended
-	x.checks.Head = check.Head{Started: o.Now().UTC().Truncate(time.Second), Versions: check.Versions{Ampbridge: o.Version}}
+	x.checks.Head = check.Head{
+		Started: o.Now().UTC().Truncate(time.Second), Require: o.Require, Versions: check.Versions{Ampbridge: o.Version},
+	}
 	switch {
 	case o.InPod:
 		x.inPod(ctx, environment(os.Environ()))

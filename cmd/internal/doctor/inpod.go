@@ -65,11 +65,11 @@ func (x *runner) inPod(ctx context.Context, env map[string]string) {
 	if token == "" {
 		x.checks.Skip(check.About{}, "there is no token to verify", check.SigningKeys)
 	} else {
-		accepted := func() bool {
+		ask := func() *check.Refusal {
 			_, refused := given.destinations[0].session(ctx, token)
-			return refused == nil
+			return refused
 		}
-		x.checks.Run(check.SigningKeys, check.About{}, func() check.Finding { return x.keys(ctx, claims.Issuer, token, claims, accepted) })
+		x.checks.Run(check.SigningKeys, check.About{}, func() check.Finding { return x.keys(ctx, claims.Issuer, token, claims, ask) })
 	}
 	known := given.config == nil && x.policy != nil
 	if known {

@@ -42,7 +42,7 @@ func readIssuer(ctx context.Context, issuer policy.Issuer, token string) check.P
 	}
 	p.Thumbprint = r.thumbprint
 	if err != nil {
-		p.Problem = fmt.Sprintf("the discovery document cannot be read: %v", err)
+		p.Unreached, p.Problem = !r.answered, fmt.Sprintf("the discovery document cannot be read: %v", err)
 		return p
 	}
 	p.Issuer, p.JWKSURI = discovery.Issuer, discovery.JWKSURI
@@ -51,7 +51,7 @@ func readIssuer(ctx context.Context, issuer policy.Issuer, token string) check.P
 	}
 	var keys jose.JSONWebKeySet
 	if err := r.json(ctx, discovery.JWKSURI, &keys); err != nil {
-		p.Problem = fmt.Sprintf("the keys cannot be read: %v", err)
+		p.Unreached, p.Problem = !r.answered, fmt.Sprintf("the keys cannot be read: %v", err)
 		return p
 	}
 	for _, k := range keys.Keys {
@@ -83,6 +83,8 @@ func signed(token string, keys jose.JSONWebKeySet) bool {
 type issuerReader struct {
 	roots      *x509.CertPool
 	thumbprint string
+	// answered is true if the last request got an answer of HTTP.
+	answered bool
 }
 
 func (r *issuerReader) json(ctx context.Context, from string, into any) error {
@@ -109,7 +111,7 @@ func (r *issuerReader) get(ctx context.Context, from string, into any) error {
 		return err
 	}
 	response, err := client.Do(request)
-	if err != nil {
+	if r.answered = err == nil; err != nil {
 		return err
 	}
 	defer func() { _ = response.Body.Close() }()

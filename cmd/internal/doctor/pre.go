@@ -33,7 +33,7 @@ var oldestKubernetes = version.MustParseGeneric("1.30")
 func (x *runner) beforeInstallation(ctx context.Context) {
 	x.checkCluster(ctx)
 	if x.policy == nil {
-		x.checks.Complete("there is no policy")
+		x.checks.Complete(x.noPolicy())
 		return
 	}
 	x.checks.Cluster = x.policy.Cluster.Name
@@ -183,7 +183,7 @@ func (x *runner) checkEmptyAccount(ctx context.Context, me caller, d policy.Dest
 	var inspector *awsiam.Inspector
 	x.checks.Run(check.Account, about, func() check.Finding {
 		if me.missing != "" {
-			return skipped("%s", me.missing)
+			return unproven(me.fix, "%s", me.missing)
 		}
 		var err error
 		if inspector, err = iam.Inspect(ctx, target); err != nil {

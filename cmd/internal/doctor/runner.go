@@ -55,6 +55,14 @@ type subject struct {
 // noCluster is why checks of Kubernetes are skipped.
 const noCluster = "no cluster"
 
+// noPolicy returns why checks are skipped that need a policy, or the subjects of one.
+func (x *runner) noPolicy() string {
+	if x.checks.Report().Status(check.Policy) == check.Fail {
+		return "the policy is not valid"
+	}
+	return "the policy could not be read"
+}
+
 // inCluster runs all checks from outside the pods.
 func (x *runner) inCluster(ctx context.Context) {
 	x.checkCluster(ctx)
@@ -62,7 +70,7 @@ func (x *runner) inCluster(ctx context.Context) {
 		if x.cluster != nil {
 			x.checkWebhook(ctx)
 		}
-		x.checks.Complete("there is no policy")
+		x.checks.Complete(x.noPolicy())
 		return
 	}
 	x.checks.Cluster = x.policy.Cluster.Name
@@ -128,29 +136,42 @@ func (x *runner) checkKeys(ctx context.Context) {
 	}
 	var token string
 	var claims check.Claims
-	accepted := func() bool { return false }
+	var ask func() *check.Refusal
 	for _, s := range x.subjects {
 		if s.token != "" && len(s.destinations) > 0 {
 			token, claims = s.token, s.claims
-			accepted = func() bool {
+			ask = func() *check.Refusal {
 				_, refused := x.exchange(s, s.destinations[0]).session(ctx, token)
-				return refused == nil
+				return refused
 			}
 			break
 		}
 	}
-	x.checks.Run(check.SigningKeys, check.About{}, func() check.Finding { return x.keys(ctx, x.issuer, token, claims, accepted) })
+	x.checks.Run(check.SigningKeys, check.About{}, func() check.Finding { return x.keys(ctx, x.issuer, token, claims, ask) })
 }
 
-// keys reads the issuer from here. If that fails, AWS may still be able to read it:
-// firewalls differ. accepted reports whether STS accepts the token.
-func (x *runner) keys(ctx context.Context, issuer policy.Issuer, token string, claims check.Claims, accepted func() bool) check.Finding {
+// keys reads the issuer from this machine. If that fails, AWS may still be able to read it:
+// it has another network. ask sends STS the token and returns its refusal; nil: there is no
+// token to send.
+func (x *runner) keys(
+	ctx context.Context,
+	issuer policy.Issuer,
+	token string,
+	claims check.Claims,
+	ask func() *check.Refusal,
+) check.Finding {
 	x.published = readIssuer(ctx, issuer, token)
-	f := check.Keys(issuer, x.published, claims)
-	if x.published.Problem != "" && accepted() {
-		return passed("AWS has read the keys: STS accepts the token (from here: %s)", x.published.Problem)
+	if x.published.Problem != "" && ask != nil {
+		refused := ask()
+		if refused == nil {
+			return passed("AWS has read the keys: STS accepts the token (from this machine: %s)", x.published.Problem)
+		}
+		if refused.Unread() {
+			x.published.Unreached = false
+			x.published.Problem += "; AWS cannot read it either: " + refused.String()
+		}
 	}
-	return f
+	return check.Keys(issuer, x.published, claims)
 }
 
 // checkSubjects finds the granted subjects, and checks each.
@@ -295,6 +316,13 @@ func warned(fix check.Fix, format string, args ...any) check.Finding {
 
 func skipped(format string, args ...any) check.Finding {
 	return check.Skipped("", check.About{}, format, args...)
+}
+
+// unproven returns a skipped finding with a fix: with it, the check can run.
+func unproven(fix check.Fix, format string, args ...any) check.Finding {
+	f := skipped(format, args...)
+	f.Fix = &fix
+	return f
 }
 
 // policySource is the origin of the policy.

@@ -120,7 +120,11 @@ func (x *runner) checkSession(ctx context.Context, s *subject, d policy.Destinat
 	}
 	x.checks.Run(check.Session, about, func() check.Finding {
 		session, refused := x.exchange(s, d).session(ctx, s.token)
-		if refused != nil {
+		switch {
+		case refused == nil:
+		case refused.NoAnswer() && x.policy.STSFor(d) == (policy.STS{}):
+			return check.Unanswered(*refused)
+		default:
 			return check.RefusedSession(*refused, x.trustPassed(about))
 		}
 		s.keepSession(d.Name, session)
@@ -168,7 +172,7 @@ func (x *runner) checkWrite(ctx context.Context, s *subject, d policy.Destinatio
 			"__name__": marker, "cluster": x.policy.Cluster.Name, "namespace": s.Namespace, "service_account": s.ServiceAccount,
 		}
 		if refused := write(ctx, session, d, labels, time.Now()); refused != nil {
-			return check.RefusedWrite(*refused, d)
+			return refusedBy(d, *refused, check.RefusedWrite)
 		}
 		return passed("%s accepted one sample of %s", d.Workspace.ID(), marker)
 	})
@@ -188,10 +192,19 @@ func (x *runner) checkRead(ctx context.Context, s *subject, d policy.Destination
 	}
 	x.checks.Run(check.Read, about, func() check.Finding {
 		if refused := query(ctx, http.DefaultClient, session, d.Workspace.Region, d.URL()); refused != nil {
-			return check.RefusedRead(*refused, d)
+			return refusedBy(d, *refused, check.RefusedRead)
 		}
 		return passed("%s answers a query of %s", d.Workspace.ID(), s)
 	})
+}
+
+// refusedBy judges a refusal of AMP. If AMP's own address gives no answer, that is this
+// machine's network; an endpoint of the policy is part of the installation.
+func refusedBy(d policy.Destination, r check.Refusal, judge func(check.Refusal, policy.Destination) check.Finding) check.Finding {
+	if r.NoAnswer() && d.Endpoint == "" {
+		return check.Unanswered(r)
+	}
+	return judge(r, d)
 }
 
 // keepSession keeps a session for the write and the query.

@@ -15,6 +15,11 @@ import (
 // Overrides are the values of kubectl's flags. They win over those of the kubeconfig.
 type Overrides = clientcmd.ConfigOverrides
 
+// ErrNone means that no cluster is named: there is no kubeconfig, or it has no current context.
+var ErrNone = errors.New(
+	"no Kubernetes cluster: name a kubeconfig with --kubeconfig or $KUBECONFIG, or run in a pod with a service account",
+)
+
 // Config reads the same kubeconfig as kubectl. If there is none, it uses the
 // service account of the pod that it runs in.
 func Config(path string, overrides Overrides) (*rest.Config, error) {
@@ -22,9 +27,7 @@ func Config(path string, overrides Overrides) (*rest.Config, error) {
 	rules.ExplicitPath = path
 	cfg, err := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(rules, &overrides).ClientConfig()
 	if clientcmd.IsEmptyConfig(err) {
-		return nil, errors.New(
-			"no Kubernetes cluster: name a kubeconfig with --kubeconfig or $KUBECONFIG, or run in a pod with a service account",
-		)
+		return nil, ErrNone
 	}
 	if err != nil {
 		return nil, fmt.Errorf("no Kubernetes cluster: %w", err)

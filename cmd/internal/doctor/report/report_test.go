@@ -149,6 +149,14 @@ func TestVerdict(t *testing.T) {
 	skip := check.Skipped(check.Flow, check.About{}, "no Prometheus pod is running")
 	fail := check.Failed(check.TrustDocument, check.About{}, fix, "")
 	earlier := check.Failed(check.Namespace, check.About{}, check.NewFix("label it"), "")
+	withFix := func(f check.Finding, fix check.Fix) check.Finding { f.Fix = &fix; return f }
+	down := check.Failed(check.Kubernetes, check.About{}, fix, "the cluster did not answer")
+	blocked := check.BlockedBy(check.Policy, check.About{}, check.Kubernetes)
+	reached := check.Passed(check.Kubernetes, check.About{}, "")
+	noCluster := withFix(check.Skipped(check.Kubernetes, check.About{}, "no kubeconfig names a cluster"), fix)
+	noAWS := withFix(check.Skipped(check.Account, check.About{Account: "111122223333"}, "no credentials"), check.NewFix("log in"))
+	role := check.Skipped(check.RoleExists, check.About{}, "the account cannot be read")
+	unread := check.Skipped(check.Policy, check.About{}, "the policy could not be read: no rights")
 	for _, c := range []struct {
 		want     string
 		findings []check.Finding
@@ -160,6 +168,19 @@ func TestVerdict(t *testing.T) {
 			[]check.Finding{pass, warn, skip}},
 		{"1 check failed: trust; 1 passed, 1 warning (certificate), 1 skipped. First fix: fix it", []check.Finding{pass,
 			warn, skip, fail}},
+		{"Nothing could be checked: the cluster did not answer. First fix: fix it", []check.Finding{down, blocked}},
+		{"Nothing could be checked: no kubeconfig names a cluster. First fix: fix it", []check.Finding{noCluster, skip}},
+		{"1 check failed: kubernetes; 1 passed, 1 skipped. First fix: fix it", []check.Finding{down, pass, skip}},
+		{"No check failed, but the cluster was not checked (no kubeconfig names a cluster); 1 check passed. First fix: fix it",
+			[]check.Finding{noCluster, pass, skip}},
+		{"No check failed, but the cluster was not checked (no kubeconfig names a cluster), and AWS was not checked (no " +
+			"credentials); 1 check passed. First fix: fix it", []check.Finding{noCluster, pass, noAWS, skip}},
+		{"No check failed, but AWS was not checked (no credentials), and 1 was skipped: flow; 2 checks passed. First fix: log in",
+			[]check.Finding{reached, pass, noAWS, role, skip}},
+		{"No check failed, but 1 was skipped: account; 1 check passed. First fix: log in",
+			[]check.Finding{pass, noAWS, check.Passed(check.Account, check.About{Account: "444455556666"}, "")}},
+		{"No check failed, but 2 were skipped: the policy could not be read: no rights; 1 check passed. First reason: policy: the " +
+			"policy could not be read: no rights", []check.Finding{reached, unread, skip}},
 		{"2 checks failed: namespace, trust; 0 passed. First fix: label it", []check.Finding{fail, earlier}},
 		{"Nothing was checked", nil},
 	} {
@@ -168,6 +189,40 @@ func TestVerdict(t *testing.T) {
 		got := text(t, r.Report())
 		if first, _, _ := strings.Cut(got, "\n"); !strings.HasSuffix(first, " "+c.want) {
 			t.Errorf("the first line is\n%s, want\n%s", first, c.want)
+		}
+	}
+}
+
+// With --require the verdict leaves out the side that was not asked for.
+func TestVerdictOfOneSide(t *testing.T) {
+	pass, reached := check.Passed(check.Policy, check.About{}, ""), check.Passed(check.Kubernetes, check.About{}, "")
+	noCluster := check.Skipped(check.Kubernetes, check.About{}, "no kubeconfig")
+	noAWS, trust := check.Skipped(check.Account, check.About{}, "no credentials"), check.Skipped(check.TrustDocument, check.About{}, "")
+	session, flow := check.Skipped(check.Session, check.About{}, ""), check.Skipped(check.Flow, check.About{}, "no pod is running")
+	fail := check.Failed(check.Grant, check.About{}, check.NewFix("grant it"), "")
+	for _, c := range []struct {
+		require  check.Scope
+		status   check.Status
+		want     string
+		findings []check.Finding
+	}{
+		{check.ScopeCluster, check.Pass, "2 checks passed; AWS was not checked (--require cluster)",
+			[]check.Finding{reached, pass, noAWS, trust, session}},
+		{check.ScopeAWS, check.Pass, "1 check passed; the cluster was not checked (--require aws)",
+			[]check.Finding{noCluster, pass, session, flow}},
+		{check.ScopeCluster, check.Pass, "2 checks passed; 1 was skipped: session (--require cluster)",
+			[]check.Finding{reached, pass, session}},
+		{check.ScopeCluster, check.Skip, "No check failed, but 1 was skipped: flow; 2 checks passed, AWS was not checked " +
+			"(--require cluster). First reason: flow: no pod is running", []check.Finding{reached, pass, noAWS, flow}},
+		{check.ScopeCluster, check.Fail, "1 check failed: grant; 2 passed, AWS was not checked (--require cluster). First fix: grant it",
+			[]check.Finding{reached, pass, fail, noAWS}},
+		{check.ScopeAll, check.Skip, "No check failed, but AWS was not checked (no credentials); 2 checks passed. First reason: " +
+			"account: no credentials", []check.Finding{reached, pass, noAWS, trust}},
+	} {
+		r := check.Runner{Head: check.Head{Require: c.require}}
+		r.Add(c.findings...)
+		if v := newVerdict(r.Report()); v.status != c.status || v.String() != c.want {
+			t.Errorf("--require %s: %s\n%s, want\n%s", c.require, v.status, v, c.want)
 		}
 	}
 }

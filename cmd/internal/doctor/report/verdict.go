@@ -1,6 +1,7 @@
 package report
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"slices"
@@ -41,27 +42,85 @@ func newVerdict(r check.Report) verdict {
 	passed := plural(counts.Passed, "check") + " passed"
 	warned := ""
 	if counts.Warned > 0 {
-		warned = fmt.Sprintf("%s (%s)", plural(counts.Warned, "warning"), join(warnings(r)))
+		warned = fmt.Sprintf("%s (%s)", plural(counts.Warned, "warning"), check.Join(warnings(r)))
 	}
 	skipped := ""
 	if counts.Skipped > 0 {
 		skipped = fmt.Sprintf("%d skipped", counts.Skipped)
 	}
-	switch v.status {
-	case check.Fail:
-		v.headline = plural(len(counts.Failed), "check") + " failed: " + join(counts.Failed)
-		v.rest = sentence(fmt.Sprintf("%d passed", counts.Passed), warned, skipped)
-	case check.Skip:
-		v.headline = fmt.Sprintf("No check failed, but %s skipped: %s", were(counts.Skipped), join(r.Unchecked()))
-		v.rest = sentence(passed, warned)
-		if len(r.Findings) == 0 {
-			v.headline, v.rest = "Nothing was checked", ""
+	v.fix = firstFix(r, v.status)
+	switch {
+	case len(r.Findings) == 0:
+		v.headline, v.fix = "Nothing was checked", ""
+	case unreached(counts):
+		v.headline = "Nothing could be checked: " + r.Findings[0].Message
+		if r.Findings[0].Fix == nil {
+			v.fix = ""
 		}
+	case v.status == check.Fail:
+		v.headline = plural(len(counts.Failed), "check") + " failed: " + check.Join(counts.Failed)
+		v.rest = sentence(fmt.Sprintf("%d passed", counts.Passed), warned, skipped)
+	case policyUnread(r):
+		v.headline = fmt.Sprintf("No check failed, but %s skipped: %s", were(len(r.Unchecked())), r.Of(check.Policy)[0].Message)
+		v.rest = sentence(passed, warned)
+	case v.status == check.Skip:
+		v.headline = "No check failed, but " + notChecked(r, r.Missing(), "")
+		v.rest = sentence(passed, warned)
 	default:
 		v.headline, v.rest = passed, warned
 	}
-	v.fix = firstFix(r, v.status)
+	if optional := r.Optional(); len(optional) > 0 && !unreached(counts) && !policyUnread(r) {
+		v.rest = sentence(v.rest, notChecked(r, optional, fmt.Sprintf(" (--require %s)", r.Head.Require)))
+	}
 	return v
+}
+
+// unreached reports whether no check has a result, except that the API server cannot be
+// reached. Then every other check was skipped for that reason.
+func unreached(c check.Counts) bool {
+	return c.Passed+c.Warned == 0 && (len(c.Failed) == 0 || slices.Equal(c.Failed, []check.ID{check.Kubernetes}))
+}
+
+// sides are the systems that doctor asks, each with the check that reaches it.
+var sides = []struct {
+	name  string
+	root  check.ID
+	scope check.Scope
+}{
+	{"the cluster", check.Kubernetes, check.ScopeCluster},
+	{"AWS", check.Account, check.ScopeAWS},
+}
+
+// policyUnread reports whether no check failed, and most were skipped because the
+// cluster answers and does not show its policy.
+func policyUnread(r check.Report) bool {
+	return len(r.Failed()) == 0 && slices.Contains(r.Unchecked(), check.Policy) && reached(r, check.Kubernetes)
+}
+
+// notChecked returns which of the checks were skipped, with why, a text in parentheses;
+// empty: the reason in the findings. If a whole side was not reached, it names the side
+// in place of its checks.
+func notChecked(r check.Report, ids []check.ID, why string) string {
+	var parts []string
+	for _, side := range sides {
+		if !slices.Contains(ids, side.root) || reached(r, side.root) {
+			continue
+		}
+		ids = slices.DeleteFunc(ids, func(id check.ID) bool {
+			scope := check.ScopeOf(id)
+			return scope == side.scope || scope == check.ScopeAll
+		})
+		parts = append(parts, side.name+" was not checked"+cmp.Or(why, " ("+r.Of(side.root)[0].Message+")"))
+	}
+	if len(ids) > 0 {
+		parts = append(parts, were(len(ids))+" skipped: "+check.JoinFew(ids)+why)
+	}
+	return strings.Join(parts, ", and ")
+}
+
+// reached reports whether a check has a result for one of its objects.
+func reached(r check.Report, id check.ID) bool {
+	return slices.ContainsFunc(r.Of(id), func(f check.Finding) bool { return f.Status == check.Pass || f.Status == check.Warn })
 }
 
 // String returns the verdict as one line.
@@ -78,9 +137,10 @@ func (v verdict) String() string {
 
 // firstFix returns what to do first about a report with the status.
 func firstFix(r check.Report, status check.Status) string {
+	optional := r.Optional()
 	for _, f := range r.Findings {
 		switch {
-		case f.Status != status || f.Excluded:
+		case f.Status != status || f.Excluded || slices.Contains(optional, f.ID):
 		case f.Fix != nil:
 			return "First fix: " + f.Fix.Summary
 		case status == check.Skip:
@@ -100,15 +160,6 @@ func warnings(r check.Report) []check.ID {
 		}
 	}
 	return ids
-}
-
-// join returns the IDs, separated by commas.
-func join(ids []check.ID) string {
-	names := make([]string, len(ids))
-	for i, id := range ids {
-		names[i] = string(id)
-	}
-	return strings.Join(names, ", ")
 }
 
 // sentence joins the parts that are not empty with commas.
