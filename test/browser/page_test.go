@@ -223,6 +223,27 @@ func visible(t *testing.T, tab context.Context, file, scheme string, width int64
 	testkit.Must(t, chromedp.Do(tab, chromedp.Navigate((&url.URL{Scheme: "file", Path: file}).String())))
 }
 
+// On paper nothing can be opened: the content of closed checks and of folded results is printed.
+func TestPrint(t *testing.T) {
+	const hidden = `[...document.querySelectorAll('.finding, pre')].filter(e => !e.checkVisibility() || e.getClientRects().length === 0).length`
+	dir := writePages(t)
+	tab, cancel := chromedp.NewContext(open(t))
+	defer cancel()
+	visible(t, tab, filepath.Join(dir, "warn.html"), "light", 1040)
+	for _, media := range []string{"screen", "print"} {
+		if _, err := chromedp.Call(tab, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{Media: media}); err != nil {
+			t.Fatal(err)
+		}
+		n, err := chromedp.Run(tab, chromedp.Evaluate[int](hidden))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if (n == 0) != (media == "print") {
+			t.Errorf("%s: %d findings and commands are hidden", media, n)
+		}
+	}
+}
+
 // Without any script, a click on a command selects exactly the command, and a click on a
 // check opens it.
 func TestClicks(t *testing.T) {
