@@ -82,6 +82,14 @@ type Finding struct {
 	Compared *Comparison `json:"compared,omitempty"`
 	// Fix is what to do; nil: nothing.
 	Fix *Fix `json:"fix,omitempty"`
+	// Proof is the check that proves a warning wrong if it passes; empty: none does.
+	Proof ID `json:"-"`
+}
+
+// until returns the finding with the check that proves it wrong.
+func (f Finding) until(proof ID) Finding {
+	f.Proof = proof
+	return f
 }
 
 // Fix is what makes a failed check pass.

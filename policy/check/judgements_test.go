@@ -176,9 +176,16 @@ func TestProvider(t *testing.T) {
 	}
 }
 
+// trustTime is when the tests send a token.
+var trustTime = time.Date(2026, 11, 29, 5, 0, 0, 0, time.UTC)
+
 func TestTrust(t *testing.T) {
 	good := policy.TrustDocument(provider, aks, audience, []policy.Subject{prometheus, {Namespace: "a", ServiceAccount: "b"}}).String()
 	statement := strings.TrimSuffix(strings.TrimPrefix(good, `{"Version":"2012-10-17","Statement":[`), "]}")
+	with := func(condition string) string { return strings.Replace(good, `"StringEquals":{`, condition, 1) }
+	before := func(principal, condition string) string {
+		return strings.Replace(good, "[{", `[{"Effect":"Deny","Principal":{`+principal+`},"Action":"sts:*","Condition":{`+condition+`}},{`, 1)
+	}
 	for _, c := range []struct {
 		name     string
 		document string
@@ -190,7 +197,27 @@ func TestTrust(t *testing.T) {
 			`"Principal":{"Federated":"arn:aws:iam::111122223333:oidc-provider/example.com"},"Action":"sts:AssumeRoleWithWebIdentity",`+
 			`"Condition":{"StringEquals":{"example.com:sub":"x"}}},{`, 1), Pass, "lets"},
 		{"more conditions of this issuer", strings.Replace(good, `"StringEquals":{`, `"StringEquals":{"aws:RequestedRegion":"eu-west-1",`, 1),
-			Pass, "lets"},
+			Warn, "statement 1 lets it in if StringEquals of aws:RequestedRegion is eu-west-1"},
+		{"a tag of the session", with(`"StringEquals":{"aws:RequestTag/team":"obs",`), Warn, "if StringEquals of aws:RequestTag/team is obs"},
+		{"an address of the caller", with(`"IpAddress":{"aws:SourceIp":"10.0.0.0/8"},"StringEquals":{`), Warn, "if IpAddress of aws:SourceIp"},
+		{"until last year", with(`"DateLessThan":{"aws:CurrentTime":"2025-01-01T00:00:00Z"},"StringEquals":{`), Fail,
+			"its condition DateLessThan of aws:CurrentTime is 2025-01-01T00:00:00Z does not hold"},
+		{"until next year", with(`"DateLessThan":{"aws:CurrentTime":"2027-01-01"},"StringEquals":{`), Pass, "lets"},
+		{"not this subject", with(`"StringNotEquals":{"` + aks.Host() + `:sub":"` + prometheus.String() + `"},"StringEquals":{`), Fail,
+			"its condition StringNotEquals of "},
+		{"denied to this subject", before(`"Federated":"`+provider.String()+`"`, `"StringEquals":{"`+aks.Host()+`:sub":"`+
+			prometheus.String()+`"}`), Fail, "statement 1 denies them to system:serviceaccount:monitoring:prometheus"},
+		{"denied to everybody", before(`"AWS":"*"`, ""), Fail, "statement 1 denies them"},
+		{"denied to others", before(`"Federated":"`+provider.String()+`"`, `"StringNotEquals":{"`+aks.Host()+`:sub":"`+prometheus.String()+
+			`"}`), Pass, "lets"},
+		{"denied to another provider", before(`"Federated":"arn:aws:iam::111122223333:oidc-provider/example.com"`, ""), Pass, "lets"},
+		{"denied by a condition that is not known here", before(`"AWS":"*"`, `"Bool":{"aws:MultiFactorAuthPresent":"false"}`), Warn,
+			"statement 1 denies it if Bool of aws:MultiFactorAuthPresent"},
+		{"denied to all but an account", strings.Replace(good, "[{", `[{"Sid":"Mine","Effect":"Deny","NotPrincipal":{"AWS":`+
+			`"arn:aws:iam::111122223333:root"},"Action":"sts:AssumeRoleWithWebIdentity"},{`, 1), Fail, "statement Mine denies them"},
+		{"every call is allowed", strings.Replace(good, `"sts:AssumeRoleWithWebIdentity"`, `"sts:*"`, 1), Pass, "lets"},
+		{"ForAnyValue", strings.Replace(good, "StringEquals", "ForAnyValue:StringEquals", 1), Pass, "lets"},
+		{"keys in upper case", strings.ReplaceAll(good, "uuid/:", "UUID/:"), Pass, "lets"},
 		{"not JSON", "{", Fail, "cannot be read"},
 		{"for somebody else", `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":{"AWS":"111122223333"},` +
 			`"Action":"sts:AssumeRole"}]}`, Fail, "no statement of it allows"},
@@ -220,7 +247,7 @@ func TestTrust(t *testing.T) {
 		{"a statement without a list", strings.Replace(good, "["+statement+"]", statement, 1), Pass, "lets"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			judged(t, Trust(c.document, WantedTrust{provider, aks, audience, prometheus}, NewFix("sync")), c.status, c.message)
+			judged(t, Trust(c.document, WantedTrust{provider, aks, audience, prometheus, trustTime}, NewFix("sync")), c.status, c.message)
 		})
 	}
 }
@@ -233,7 +260,7 @@ func TestExceedsQuota(t *testing.T) {
 			policy.Subject{Namespace: "monitoring", ServiceAccount: "prometheus-" + string(rune('a'+n%26)) + strings.Repeat("x", n)},
 		)
 	}
-	want := WantedTrust{provider, aks, audience, prometheus}
+	want := WantedTrust{provider, aks, audience, prometheus, trustTime}
 	for n, full := range map[int]bool{1: false, 30: true} {
 		if got := want.ExceedsQuota(policy.TrustDocument(provider, aks, audience, many[:n]).String(), 2048); got != full {
 			t.Errorf("%d subjects: %v", n, got)
@@ -268,7 +295,16 @@ func TestPermission(t *testing.T) {
 		{"a condition decides", []string{`{"Statement":[{"Action":"aps:RemoteWrite","Effect":"Allow","Resource":"*",` +
 			`"Condition":{"IpAddress":{"aws:SourceIp":"192.0.2.0/24"}}}]}`}, destination, Warn, "conditions decide"},
 		{"a condition may deny", []string{policy.PermissionDocument(destination).String(), `{"Statement":[{"Action":"*",` +
-			`"Effect":"Deny","Resource":"*","Condition":{"Bool":{"aws:SecureTransport":"false"}}}]}`}, destination, Warn, "conditions decide"},
+			`"Effect":"Deny","Resource":"*","Condition":{"Bool":{"aws:MultiFactorAuthPresent":"false"}}}]}`}, destination, Warn,
+			"statement 1 denies it if Bool of aws:MultiFactorAuthPresent is false"},
+		{"denied without TLS", []string{policy.PermissionDocument(destination).String(), `{"Statement":[{"Action":"*",` +
+			`"Effect":"Deny","Resource":"*","Condition":{"Bool":{"aws:SecureTransport":"false"}}}]}`}, destination, Pass, "allows"},
+		{"allowed in another region", []string{`{"Statement":[{"Action":"aps:*","Effect":"Allow","Resource":"*",` +
+			`"Condition":{"StringEquals":{"aws:RequestedRegion":"us-east-1"}}}]}`}, destination, Fail,
+			"StringEquals of aws:RequestedRegion is us-east-1"},
+		{"allowed with and without a condition", []string{`{"Statement":[{"Action":"aps:*","Effect":"Allow","Resource":"*",` +
+			`"Condition":{"IpAddress":{"aws:SourceIp":"192.0.2.0/24"}}}]}`, policy.PermissionDocument(destination).String()},
+			destination, Pass, "allows"},
 		{"none", nil, destination, Fail, "nothing in it allows"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -372,29 +408,41 @@ func TestReaders(t *testing.T) {
 }
 
 func TestRefusals(t *testing.T) {
+	denial := func(reason string) Finding {
+		return RefusedWrite(Refusal{Code: "AccessDeniedException", Status: 403, Text: "User: x is not authorized to perform: aps:RemoteWrite " + reason},
+			destination)
+	}
 	for _, c := range []struct {
 		name    string
 		finding Finding
 		status  Status
 		fix     string
 	}{
-		{"audience", RefusedSession(Refusal{Code: "InvalidIdentityToken", Text: "Incorrect token audience", Status: 400}, false), Fail,
+		{"audience", RefusedSession(Refusal{Code: "InvalidIdentityToken", Text: "Incorrect token audience", Status: 400}, Finding{}), Fail,
 			"audience"},
 		{"provider", RefusedSession(Refusal{Code: "InvalidIdentityToken", Text: "No OpenIDConnect provider found in your account " +
-			"for x", Status: 400}, false), Fail, "register the issuer"},
+			"for x", Status: 400}, Finding{}), Fail, "register the issuer"},
 		{"keys", RefusedSession(Refusal{Code: "InvalidIdentityToken", Text: "Couldn't retrieve verification key from your identity " +
-			"provider", Status: 400}, true), Fail, "public"},
+			"provider", Status: 400}, Finding{Status: Pass}), Fail, "public"},
 		{"thumbprint", RefusedSession(Refusal{Code: "InvalidIdentityToken", Text: "OpenIDConnect provider's HTTPS certificate doesn't " +
-			"match configured thumbprint", Status: 400}, true), Fail, "thumbprint"},
-		{"expired", RefusedSession(Refusal{Code: "ExpiredTokenException", Text: "Token expired", Status: 400}, true), Fail, "clock"},
-		{"denied, trusted", RefusedSession(Refusal{Code: "AccessDenied", Text: "Not authorized", Status: 403}, true), Fail, "wait"},
-		{"denied, not read", RefusedSession(Refusal{Code: "AccessDenied", Text: "Not authorized", Status: 403}, false), Fail,
+			"match configured thumbprint", Status: 400}, Finding{Status: Pass}), Fail, "thumbprint"},
+		{"expired", RefusedSession(Refusal{Code: "ExpiredTokenException", Text: "Token expired", Status: 400}, Finding{Status: Pass}), Fail, "clock"},
+		{"denied, trusted", RefusedSession(Refusal{Code: "AccessDenied", Text: "Not authorized", Status: 403}, Finding{Status: Pass}), Fail, "wait"},
+		{"denied, not read", RefusedSession(Refusal{Code: "AccessDenied", Text: "Not authorized", Status: 403}, Finding{}), Fail,
 			"credentials that may read IAM"},
-		{"the second role", RefusedSession(Refusal{Code: "AccessDenied", Text: "no", Status: 403, Second: second}, true), Fail,
+		{"the second role", RefusedSession(Refusal{Code: "AccessDenied", Text: "no", Status: 403, Second: second}, Finding{Status: Pass}), Fail,
 			"the second role (assumeRole)"},
-		{"silence", RefusedSession(Refusal{Text: "connection refused"}, true), Fail, "sts.endpoint"},
+		{"silence", RefusedSession(Refusal{Text: "connection refused"}, Finding{Status: Pass}), Fail, "sts.endpoint"},
 		{"write denied", RefusedWrite(Refusal{Code: "AccessDeniedException", Text: "no", Status: 403}, destination), Fail,
 			"service control policy"},
+		{"denied, with a condition", RefusedSession(Refusal{Code: "AccessDenied", Text: "Not authorized", Status: 403},
+			Finding{Status: Warn, Proof: Session, Message: "if Bool of aws:x"}), Fail, "if Bool of aws:x"},
+		{"query by a user of that name", RefusedQuery(Refusal{Code: "AccessDeniedException", Status: 403,
+			Text: "User: arn:aws:iam::111122223333:user/multi-region-reader is not authorized"}, destination), Skip, ""},
+		{"write denied by an organization", denial("with an explicit deny in a service control policy"), Fail, "service control policy denies"},
+		{"write denied by an endpoint", denial("because no VPC endpoint policy allows the action"), Fail, "policy of the VPC endpoint"},
+		{"write denied by a boundary", denial("because no permissions boundary allows the action"), Fail, "permissions boundary does not allow"},
+		{"write of a role without a policy", denial("because no identity-based policy allows the action"), Fail, "own policies do not allow it"},
 		{"write throttled", RefusedWrite(Refusal{Code: "ThrottlingException", Text: "Rate exceeded", Status: 429}, destination), Fail, "limits"},
 		{"write elsewhere", RefusedWrite(Refusal{Code: "InvalidSignatureException", Text: "Credential should be scoped to a valid " +
 			"region.", Status: 403}, destination), Fail, "another region than eu-west-1"},

@@ -20,29 +20,49 @@ const (
 	Depends
 )
 
-// Evaluate is IAM's evaluation of identity policies or of a boundary, without
-// conditions (https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_evaluation-logic.html).
-// A statement with conditions that would decide makes it [Depends].
+// Evaluate is IAM's evaluation of identity policies or of a boundary
+// (https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_evaluation-logic.html).
+// It is [Depends] if a condition decides.
 func Evaluate(documents []policy.Document, action, resource string) Answer {
-	answer := Silent
+	answer, _ := request{}.decide(documents, action, resource)
+	return answer
+}
+
+// decide evaluates documents for a request. text names the condition that decides, or that
+// is not met; empty: none.
+func (r request) decide(documents []policy.Document, action, resource string) (answer Answer, text string) {
+	allows := false
+	var mayAllow, mayDeny, notMet string
 	for _, d := range documents {
-		for _, s := range d.Statement {
+		for i, s := range d.Statement {
 			if !covers(s, action, resource) {
 				continue
 			}
+			result, condition := r.evaluate(s.Condition)
+			denies := s.Effect == "Deny"
 			switch {
-			case s.Effect == "Deny" && len(s.Condition) == 0:
-				return Denies
-			case len(s.Condition) > 0:
-				if answer != Allows || s.Effect == "Deny" {
-					answer = Depends
-				}
-			case answer == Silent:
-				answer = Allows
+			case result == holds && denies:
+				return Denies, ""
+			case result == holds:
+				allows = true
+			case result == unknown && denies:
+				mayDeny = fmt.Sprintf("%s denies it if %s", nameOf(s, i), condition)
+			case result == neverHolds && !denies:
+				notMet = fmt.Sprintf("%s allows it only if %s", nameOf(s, i), condition)
+			case result == unknown:
+				mayAllow = fmt.Sprintf("%s allows it if %s", nameOf(s, i), condition)
 			}
 		}
 	}
-	return answer
+	switch {
+	case allows && mayDeny == "":
+		return Allows, ""
+	case allows:
+		return Depends, mayDeny
+	case mayAllow != "":
+		return Depends, mayAllow
+	}
+	return Silent, notMet
 }
 
 // AllowsAll reports whether a document allows all the actions, or leaves them to a
@@ -56,12 +76,17 @@ func AllowsAll(d policy.Document, actions policy.Values, resource string) (missi
 	return "", true
 }
 
-func covers(s policy.Statement, action, resource string) bool {
+// actsOn reports whether the statement is about the action.
+func actsOn(s policy.Statement, action string) bool {
 	if len(s.NotAction) > 0 {
-		if matchAny(s.NotAction, action, true) {
-			return false
-		}
-	} else if !matchAny(s.Action, action, true) {
+		return !matchAny(s.NotAction, action, true)
+	}
+	return matchAny(s.Action, action, true)
+}
+
+// covers reports whether the statement is about the action on the resource.
+func covers(s policy.Statement, action, resource string) bool {
+	if !actsOn(s, action) {
 		return false
 	}
 	if len(s.NotResource) > 0 {
@@ -108,20 +133,41 @@ func NeededOf(d policy.Destination) (actions policy.Values, resource string) {
 	return d.Actions(), d.Workspace.String()
 }
 
-// evaluateAll returns the worst answer about the actions, and those that it is about.
-func evaluateAll(documents []policy.Document, actions policy.Values, resource string) (worst Answer, about string) {
+// requestTo returns what is known of a call that the role of a destination makes.
+func requestTo(d policy.Destination) request {
+	r := request{"aws:securetransport": "true"}
+	if d.AssumeRole.IsZero() {
+		r["aws:requestedregion"] = d.Workspace.Region
+	}
+	return r
+}
+
+// evaluateAll returns the worst answer about the actions, those that it is about, and the
+// condition that decides.
+func (r request) evaluateAll(documents []policy.Document, actions policy.Values, resource string) (worst Answer, about, text string) {
 	badness := func(a Answer) int { return slices.Index([]Answer{Allows, Depends, Silent, Denies}, a) }
 	worst = Allows
 	var those []string
 	for _, action := range actions {
-		switch answer := Evaluate(documents, action, resource); {
+		switch answer, condition := r.decide(documents, action, resource); {
 		case badness(answer) > badness(worst):
-			worst, those = answer, []string{action}
+			worst, those, text = answer, []string{action}, condition
 		case answer == worst:
 			those = append(those, action)
 		}
 	}
-	return worst, strings.Join(those, ", ")
+	return worst, strings.Join(those, ", "), text
+}
+
+// provenBy returns the check that needs the permissions of a destination's role.
+func provenBy(d policy.Destination) ID {
+	switch {
+	case !d.AssumeRole.IsZero():
+		return Session
+	case d.Writes():
+		return Write
+	}
+	return Read
 }
 
 // RolePolicy is a policy of a role: an inline one, or an attached one with its ARN.
@@ -142,7 +188,7 @@ func Permission(policies []RolePolicy, own string, d policy.Destination, fix Fix
 			further = append(further, p.Name)
 		}
 	}
-	answer, action := evaluateAll(documents, actions, resource)
+	answer, action, text := requestTo(d).evaluateAll(documents, actions, resource)
 	switch answer {
 	case Allows:
 		switch {
@@ -165,10 +211,11 @@ func Permission(policies []RolePolicy, own string, d policy.Destination, fix Fix
 			Permissions,
 			About{},
 			NewFix("check the conditions in the role's policies"),
-			"conditions decide whether it allows %s on %s",
+			"conditions decide whether it allows %s on %s: %s",
 			action,
 			resource,
-		)
+			text,
+		).until(provenBy(d))
 	case Denies:
 		return Failed(
 			Permissions,
@@ -178,6 +225,9 @@ func Permission(policies []RolePolicy, own string, d policy.Destination, fix Fix
 			action,
 			resource,
 		)
+	}
+	if text != "" {
+		return Failed(Permissions, About{}, fix, "a condition is not met, so nothing in it allows %s on %s: %s", action, resource, text)
 	}
 	if others := resources(documents, strings.Split(action, ", ")[0]); len(others) > 0 {
 		return Failed(Permissions, About{}, fix, "it allows %s on %s, and not on %s", action, strings.Join(others, ", "), resource).
@@ -224,7 +274,7 @@ func Bounds(b BoundaryState, wanted string, d policy.Destination, fix, bootstrap
 	case b.Document == nil:
 		return Skipped(Boundary, About{}, "%s cannot be read: %s", b.ARN, b.Problem)
 	}
-	answer, action := evaluateAll([]policy.Document{*b.Document}, actions, resource)
+	answer, action, text := requestTo(d).evaluateAll([]policy.Document{*b.Document}, actions, resource)
 	switch answer {
 	case Allows:
 		return Passed(Boundary, About{}, "%s allows %s on %s", b.ARN, action, resource)
@@ -233,11 +283,12 @@ func Bounds(b BoundaryState, wanted string, d policy.Destination, fix, bootstrap
 			Boundary,
 			About{},
 			NewFix("check the conditions in the boundary"),
-			"conditions in %s decide whether %s is allowed on %s",
+			"conditions in %s decide whether %s is allowed on %s: %s",
 			b.ARN,
 			action,
 			resource,
-		)
+			text,
+		).until(provenBy(d))
 	}
 	message := fmt.Sprintf("%s does not allow %s on %s, whatever the permission document allows", b.ARN, action, resource)
 	if answer == Silent && wanted != "" && action == strings.Join(policy.AccessQuery.Actions(), ", ") {

@@ -54,13 +54,39 @@ type Runner struct {
 
 // Add appends findings.
 func (r *Runner) Add(findings ...Finding) {
-	r.findings = append(r.findings, findings...)
+	for _, f := range findings {
+		r.lift(f)
+		r.findings = append(r.findings, f)
+	}
 	if r.Added == nil {
 		return
 	}
 	for _, f := range findings {
 		r.Added(f)
 	}
+}
+
+// lift turns earlier warnings into passes that a passed check proves wrong.
+func (r *Runner) lift(passed Finding) {
+	if passed.Status != Pass {
+		return
+	}
+	for i, f := range r.findings {
+		if f.Proof == passed.ID && f.Status == Warn && f.About.overlaps(passed.About) {
+			r.findings[i].Status, r.findings[i].Fix, r.findings[i].Proof = Pass, nil, ""
+			r.findings[i].Message += fmt.Sprintf(". They hold: %s passes", passed.ID)
+		}
+	}
+}
+
+// Doubt returns the warning that the check would have proved wrong; false: there is none.
+func (r *Runner) Doubt(proof ID, a About) (Finding, bool) {
+	for _, f := range r.findings {
+		if f.Proof == proof && f.Status == Warn && f.About.overlaps(a) {
+			return f, true
+		}
+	}
+	return Finding{}, false
 }
 
 // Has reports whether there is a finding of the check.

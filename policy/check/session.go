@@ -81,9 +81,9 @@ func Unanswered(r Refusal) Finding {
 	return f
 }
 
-// RefusedSession judges a session that STS did not give. trusted is true if
-// the documents were read and let the subject in.
-func RefusedSession(r Refusal, trusted bool) Finding {
+// RefusedSession judges a session that STS did not give. trust is the finding about the
+// trust document; zero: it was not read.
+func RefusedSession(r Refusal, trust Finding) Finding {
 	fails := func(fix string) Finding { return Failed(Session, About{}, NewFix(fix), "%s", r) }
 	for _, known := range refusals {
 		if strings.HasPrefix(r.Code, known.code) && strings.Contains(r.Text, known.text) {
@@ -94,7 +94,9 @@ func RefusedSession(r Refusal, trusted bool) Finding {
 	case strings.HasPrefix(r.Code, "AccessDenied") && !r.Second.IsZero():
 		return fails("let the trust document of the second role (assumeRole) allow sts:AssumeRole to the first; a condition on sts:ExternalId " +
 			"must have the destination's externalID")
-	case strings.HasPrefix(r.Code, "AccessDenied") && trusted:
+	case strings.HasPrefix(r.Code, "AccessDenied") && trust.Proof == Session:
+		return fails("let the conditions of the trust document hold for this token, or remove them: " + trust.Message)
+	case strings.HasPrefix(r.Code, "AccessDenied") && (trust.Status == Pass || trust.Status == Warn):
 		return fails(
 			"the documents let the subject in, so the change has probably not reached STS: that takes seconds, rarely a minute; wait, " +
 				"and run doctor again. If the error stays, a service control policy denies it",
@@ -112,13 +114,20 @@ func RefusedSession(r Refusal, trusted bool) Finding {
 
 // RefusedWrite judges a remote write that AMP did not accept.
 func RefusedWrite(r Refusal, d policy.Destination) Finding {
-	return Failed(Write, About{}, NewFix(ampFix(r, d, "aps:RemoteWrite")), "%s", r)
+	fix := NewFix(ampFix(r, d, "aps:RemoteWrite"))
+	if r.Status == 403 && !d.AssumeRole.IsZero() && containsFolded(r.Text, "no identity-based policy") {
+		second := d
+		second.AssumeRole = policy.ARN{}
+		fix.Commands = []Command{{"aws", "iam", "put-role-policy", "--role-name", d.AssumeRole.RoleName(), "--policy-name", "ampbridge",
+			"--policy-document", policy.PermissionDocument(second).String()}}
+	}
+	return Failed(Write, About{}, fix, "%s", r)
 }
 
 // RefusedQuery judges a query that AMP did not answer. Doctor signs it with its own
 // credentials.
 func RefusedQuery(r Refusal, d policy.Destination) Finding {
-	if r.Status == 403 && !strings.Contains(r.Text, "region") {
+	if r.Status == 403 && !r.otherRegion() {
 		return Skipped(Query, About{}, "these credentials may not query: %s", r)
 	}
 	return Failed(Query, About{}, NewFix(ampFix(r, d, "aps:QueryMetrics")), "%s", r)
@@ -129,18 +138,50 @@ func RefusedRead(r Refusal, d policy.Destination) Finding {
 	return Failed(Read, About{}, NewFix(ampFix(r, d, "aps:QueryMetrics")), "%s", r)
 }
 
+// otherRegion reports whether AMP refused the signature because it is for another region.
+func (r Refusal) otherRegion() bool {
+	return strings.HasPrefix(r.Code, "InvalidSignature") || strings.Contains(r.Text, "scoped to a valid region")
+}
+
+// denials are the reasons in AWS's message of a 403, with the fix
+// (https://docs.aws.amazon.com/IAM/latest/UserGuide/troubleshoot_access-denied.html).
+var denials = []struct{ text, fix string }{
+	{"service control policy", "the organization's service control policy denies it: its administrators must allow "},
+	{"resource control policy", "the organization's resource control policy denies it: its administrators must allow "},
+	{"vpc endpoint policy", "the policy of the VPC endpoint denies it: allow there "},
+	{"resource-based policy", "the workspace's resource policy denies it: allow there "},
+	{"permissions boundary", "the role's permissions boundary does not allow it: allow there "},
+	{"session policy", "a policy of the session denies it: allow there "},
+	{"identity-based policy", "the role's own policies do not allow it: allow there "},
+}
+
+// denied returns the fix of a 403 of a role.
+func denied(r Refusal, d policy.Destination, action string) string {
+	what := action + " on " + d.Workspace.String()
+	second := ""
+	if !d.AssumeRole.IsZero() {
+		second = " (the second role, " + d.AssumeRole.String() + ", makes the call)"
+	}
+	for _, known := range denials {
+		if containsFolded(r.Text, known.text) {
+			return known.fix + what + second
+		}
+	}
+	return "the role's documents allow " + action + " where they could be read, so something else denies it: a service control " +
+		"policy, the workspace's resource policy, or the VPC endpoint's policy" + second
+}
+
 func containsFolded(text, part string) bool { return strings.Contains(strings.ToLower(text), part) }
 
 func ampFix(r Refusal, d policy.Destination, action string) string {
 	switch {
-	case strings.Contains(r.Text, "region"):
+	case r.otherRegion():
 		return "the workspace is in another region than " + d.Workspace.Region + ": copy its whole ARN into the policy, as aws amp " +
 			"list-workspaces prints it"
 	case r.Status == 403 && containsFolded(r.Text, "kms"):
 		return "the workspace's KMS key is disabled, or its key policy does not let AMP use it: enable the key, and check its key policy"
 	case r.Status == 403:
-		return "the role's documents allow " + action + " where they could be read, so something else denies it: a service control " +
-			"policy, the workspace's resource policy, or the VPC endpoint's policy"
+		return denied(r, d, action)
 	case r.Status == 404:
 		return "copy the workspace's ARN into the policy, as aws amp list-workspaces prints it"
 	case r.Status == 429:

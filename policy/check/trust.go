@@ -6,6 +6,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/ampbridge/ampbridge/policy"
 )
@@ -16,12 +17,18 @@ type WantedTrust struct {
 	Issuer   policy.Issuer
 	Audience string
 	Subject  policy.Subject
+	// Now is the time of the request; zero: conditions on it are not evaluated.
+	Now time.Time
 }
+
+// webIdentity is the call that exchanges a token for a session.
+const webIdentity = "sts:AssumeRoleWithWebIdentity"
 
 // Trust judges a role's trust document, as IAM returned it. A document that
 // lets the subject in is not enough: its conditions must be exact. fix replaces the
 // document. One without a condition on :aud is a warning: STS compares a token's
-// audience with those that are registered with the provider in any case.
+// audience with those that are registered with the provider in any case. So is one with a
+// condition that cannot be evaluated here: the session proves it.
 func Trust(document string, want WantedTrust, fix Fix) Finding {
 	fails := func(format string, args ...any) Finding {
 		return Failed(TrustDocument, About{}, fix, format, args...)
@@ -30,36 +37,47 @@ func Trust(document string, want WantedTrust, fix Fix) Finding {
 	if err != nil {
 		return fails("it cannot be read: %v", err)
 	}
-	var misses []string
+	var misses, doubts []string
 	var compared *Comparison
-	wide := false
-	for _, s := range d.Statement {
-		if !matchAny(s.Action, "sts:AssumeRoleWithWebIdentity", true) {
+	lets, wide := false, false
+	for i, s := range d.Statement {
+		if !actsOn(s, webIdentity) {
 			continue
 		}
+		decided, text := want.request().evaluate(s.Condition)
 		if s.Effect == "Deny" {
-			misses = append(misses, "it denies web identities: the role is closed")
+			switch {
+			case !want.concerns(s):
+				misses = append(misses, "it denies web identities: the role is closed")
+			case decided == holds && text == "":
+				return fails("it denies web identities: %s denies them to %s", nameOf(s, i), want.Subject)
+			case decided == unknown:
+				doubts = append(doubts, fmt.Sprintf("%s denies it if %s", nameOf(s, i), text))
+			}
 			continue
 		}
 		miss, values := want.miss(s)
-		if miss == "" && equals(s, want.Issuer.Host()+":aud") == nil {
-			wide = true
+		if miss == "" && decided == neverHolds {
+			miss = fmt.Sprintf("%s never applies: its condition %s does not hold", nameOf(s, i), text)
+		}
+		if miss != "" {
+			misses = append(misses, miss)
+			compared = cmp.Or(compared, values)
 			continue
 		}
-		if miss == "" {
-			return Passed(
-				TrustDocument,
-				About{},
-				"lets %s in, with provider %s and audience %s",
-				want.Subject,
-				want.Provider,
-				want.Audience,
-			)
+		if decided == unknown {
+			doubts = append(doubts, fmt.Sprintf("%s lets it in if %s", nameOf(s, i), text))
 		}
-		misses = append(misses, miss)
-		compared = cmp.Or(compared, values)
+		lets = true
+		wide = wide || equals(s, want.Issuer.Host()+":aud") == nil
 	}
-	if wide {
+	switch {
+	case lets && len(doubts) > 0:
+		return Warned(TrustDocument, About{}, NewFix("check that condition: STS does not show which one it refuses"),
+			"lets %s in, but conditions decide that are not evaluated here: %s", want.Subject, strings.Join(doubts, "; ")).until(Session)
+	case lets && !wide:
+		return Passed(TrustDocument, About{}, "lets %s in, with provider %s and audience %s", want.Subject, want.Provider, want.Audience)
+	case lets:
 		aud := want.Issuer.Host() + ":aud"
 		return Warned(
 			TrustDocument,
@@ -68,13 +86,42 @@ func Trust(document string, want WantedTrust, fix Fix) Finding {
 			"lets %s in, without a condition on %s: STS takes tokens of every audience that is registered with the provider %s, and of no other",
 			want.Subject, aud, want.Provider,
 		)
-	}
-	if len(misses) == 0 {
+	case len(misses) == 0:
 		return fails("no statement of it allows sts:AssumeRoleWithWebIdentity")
 	}
 	f := fails("%s", strings.Join(slices.Compact(misses), "; "))
 	f.Compared = compared
 	return f
+}
+
+// request returns what is known of the exchange of the subject's token.
+func (w WantedTrust) request() request {
+	host := strings.ToLower(w.Issuer.Host())
+	r := request{host + ":sub": w.Subject.String(), host + ":aud": w.Audience}
+	if !w.Now.IsZero() {
+		r["aws:currenttime"] = w.Now.UTC().Format(time.RFC3339)
+	}
+	return r
+}
+
+// concerns reports whether the principals of a statement include the provider's web
+// identities.
+func (w WantedTrust) concerns(s policy.Statement) bool {
+	named := func(p policy.Principal) bool {
+		return slices.Contains(p["AWS"], "*") || slices.Contains(p["Federated"], "*") || slices.Contains(p["Federated"], w.Provider.String())
+	}
+	if s.NotPrincipal != nil {
+		return !named(*s.NotPrincipal)
+	}
+	return s.Principal != nil && named(*s.Principal)
+}
+
+// nameOf returns the Sid of a statement, or else its number.
+func nameOf(s policy.Statement, index int) string {
+	if s.Sid != "" {
+		return "statement " + s.Sid
+	}
+	return fmt.Sprintf("statement %d", index+1)
 }
 
 // ExceedsQuota reports whether the trust document with the subject added has more
@@ -110,7 +157,7 @@ func (w WantedTrust) miss(s policy.Statement) (reason string, values *Comparison
 	subjects, audiences := equals(s, sub), equals(s, aud)
 	switch {
 	case subjects == nil:
-		return "no condition on " + sub + ": every pod of the cluster is let in" + nearKey(s, sub), nil
+		return "no condition on " + sub + ": every pod of the cluster is let in", nil
 	case !slices.Contains(subjects, w.Subject.String()):
 		return w.wrongSubject(subjects), Compare("subject", w.Subject.String(), subjects...)
 	case audiences != nil && !slices.Contains(audiences, w.Audience):
@@ -123,10 +170,11 @@ func (w WantedTrust) miss(s policy.Statement) (reason string, values *Comparison
 // condition refuses conditions that pass where they should not, or never.
 func (w WantedTrust) condition(operator, key string, values policy.Values) (reason string, compared *Comparison) {
 	folded := strings.ToLower(operator)
-	if strings.HasSuffix(folded, "ifexists") || strings.HasPrefix(folded, "forallvalues:") {
+	isClaim := strings.HasSuffix(key, ":sub") || strings.HasSuffix(key, ":aud")
+	if isClaim && (strings.HasSuffix(folded, "ifexists") || strings.HasPrefix(folded, "forallvalues:")) {
 		return fmt.Sprintf("%s of %s also passes without the claim: write StringEquals", operator, key), nil
 	}
-	if folded == "stringlike" && slices.ContainsFunc(values, func(v string) bool { return strings.ContainsAny(v, "*?") }) {
+	if isClaim && operatorOf(operator) == "stringlike" && slices.ContainsFunc(values, func(v string) bool { return strings.ContainsAny(v, "*?") }) {
 		return fmt.Sprintf(
 			"StringLike of %s lets in whatever %s matches: write StringEquals and exact names",
 			key,
@@ -136,7 +184,7 @@ func (w WantedTrust) condition(operator, key string, values policy.Values) (reas
 	host := w.Issuer.Host()
 	for _, claim := range []string{":sub", ":aud"} {
 		named, found := strings.CutSuffix(key, claim)
-		if !found || named == host {
+		if !found || strings.EqualFold(named, host) { // IAM ignores the case of keys
 			continue
 		}
 		compared := Compare("condition key", host+claim, key)
@@ -162,25 +210,17 @@ func (w WantedTrust) wrongSubject(subjects []string) string {
 	return fmt.Sprintf("its :sub lets in %s, and not %s", others, w.Subject)
 }
 
-// equals returns the values of StringEquals, in any case, for a key; nil: none.
+// equals returns the values of StringEquals or StringLike for a key; nil: none.
 func equals(s policy.Statement, key string) policy.Values {
 	for operator, keys := range s.Condition {
-		if folded := strings.ToLower(operator); folded == "stringequals" || folded == "stringlike" {
-			if values, found := keys[key]; found {
+		if base := operatorOf(operator); base != "stringequals" && base != "stringlike" && base != "stringequalsignorecase" {
+			continue
+		}
+		for k, values := range keys {
+			if strings.EqualFold(k, key) {
 				return values
 			}
 		}
 	}
 	return nil
-}
-
-func nearKey(s policy.Statement, key string) string {
-	for _, keys := range s.Condition {
-		for k := range keys {
-			if strings.EqualFold(k, key) {
-				return " (" + k + " differs by upper and lower case)"
-			}
-		}
-	}
-	return ""
 }

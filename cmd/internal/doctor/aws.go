@@ -243,6 +243,7 @@ func (x *runner) checkRole(ctx context.Context, i *awsiam.Inspector, r destinati
 				Issuer:   x.issuer,
 				Audience: x.policy.Token.Audience,
 				Subject:  s.Subject,
+				Now:      x.Now(),
 			}
 			return check.Trust(role.Trust, want, x.fixTrust(r, role, want))
 		})
@@ -296,7 +297,7 @@ func (x *runner) checkWorkspace(ctx context.Context, me caller, d policy.Destina
 	x.checks.Run(check.Workspace, about, func() check.Finding { return describeWorkspace(ctx, me, d) })
 	x.checks.Run(check.Query, about, func() check.Finding {
 		if refused := query(ctx, http.DefaultClient, me.config.Credentials, d.Workspace.Region, d.URL()); refused != nil {
-			return refusedBy(d, *refused, check.RefusedQuery)
+			return x.refusedBy(check.Query, about, d, *refused, check.RefusedQuery)
 		}
 		return passed("%s answers", d.Workspace.ID())
 	})

@@ -204,7 +204,7 @@ func (x *runner) fromPod(ctx context.Context, given sidecarConfig, d podDestinat
 	x.checks.Run(check.Session, about, func() check.Finding {
 		session, refused := d.session(ctx, token)
 		if refused != nil {
-			return check.RefusedSession(*refused, false)
+			return check.RefusedSession(*refused, check.Finding{})
 		}
 		sign = func() *check.Refusal {
 			subject, _ := policy.ParseSubject(claims.Subject)

@@ -232,13 +232,13 @@ func TestNoAnswerOfAMP(t *testing.T) {
 	none := check.Refusal{Text: "no answer: connection refused"}
 	for _, judge := range []func(check.Refusal, policy.Destination) check.Finding{check.RefusedWrite, check.RefusedRead, check.RefusedQuery} {
 		for endpoint, want := range map[string]check.Status{"": check.Skip, "https://vpce.example": check.Fail} {
-			f := refusedBy(policy.Destination{Endpoint: endpoint}, none, judge)
+			f := (&runner{}).refusedBy(check.Write, check.About{}, policy.Destination{Endpoint: endpoint}, none, judge)
 			if f.Status != want || !strings.Contains(f.Message, "connection refused") || f.Fix == nil {
 				t.Errorf("endpoint %q: %s: %s", endpoint, f.Status, f.Message)
 			}
 		}
 		refused := check.Refusal{Code: "ValidationException", Text: "no", Status: 400}
-		if f := refusedBy(policy.Destination{}, refused, judge); f.Status != check.Fail {
+		if f := (&runner{}).refusedBy(check.Write, check.About{}, policy.Destination{}, refused, judge); f.Status != check.Fail {
 			t.Errorf("an answer of AMP: %s: %s", f.Status, f.Message)
 		}
 	}

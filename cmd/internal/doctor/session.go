@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
+	"fmt"
 	"net/http"
 	"net/url"
 	"time"
@@ -125,7 +126,7 @@ func (x *runner) checkSession(ctx context.Context, s *subject, d policy.Destinat
 		case refused.NoAnswer() && x.policy.STSFor(d) == (policy.STS{}):
 			return check.Unanswered(*refused)
 		default:
-			return check.RefusedSession(*refused, x.trustPassed(about))
+			return check.RefusedSession(*refused, x.trustFinding(about))
 		}
 		s.keepSession(d.Name, session)
 		return passed("STS gives a session of %s", x.policy.RoleFor(d, s.Subject))
@@ -137,14 +138,14 @@ func (x *runner) exchange(s *subject, d policy.Destination) exchange {
 	return exchange{d.Workspace.Region, x.policy.RoleFor(d, s.Subject), d.AssumeRole, d.ExternalID, x.policy.STSFor(d)}
 }
 
-// trustPassed reports whether the check of the trust document passed.
-func (x *runner) trustPassed(about check.About) bool {
-	for _, f := range x.checks.Report().Findings {
-		if f.ID == check.TrustDocument && f.About == about {
-			return f.Status == check.Pass
+// trustFinding returns the finding about the trust document; zero: there is none.
+func (x *runner) trustFinding(about check.About) check.Finding {
+	for _, f := range x.checks.Report().Of(check.TrustDocument) {
+		if f.About == about {
+			return f
 		}
 	}
-	return false
+	return check.Finding{}
 }
 
 // between returns the object of a finding about a subject and its destination.
@@ -172,7 +173,7 @@ func (x *runner) checkWrite(ctx context.Context, s *subject, d policy.Destinatio
 			"__name__": marker, "cluster": x.policy.Cluster.Name, "namespace": s.Namespace, "service_account": s.ServiceAccount,
 		}
 		if refused := write(ctx, session, d, labels, time.Now()); refused != nil {
-			return refusedBy(d, *refused, check.RefusedWrite)
+			return x.refusedBy(check.Write, about, d, *refused, check.RefusedWrite)
 		}
 		return passed("%s accepted one sample of %s", d.Workspace.ID(), marker)
 	})
@@ -192,7 +193,7 @@ func (x *runner) checkRead(ctx context.Context, s *subject, d policy.Destination
 	}
 	x.checks.Run(check.Read, about, func() check.Finding {
 		if refused := query(ctx, http.DefaultClient, session, d.Workspace.Region, d.URL()); refused != nil {
-			return refusedBy(d, *refused, check.RefusedRead)
+			return x.refusedBy(check.Read, about, d, *refused, check.RefusedRead)
 		}
 		return passed("%s answers a query of %s", d.Workspace.ID(), s)
 	})
@@ -200,11 +201,21 @@ func (x *runner) checkRead(ctx context.Context, s *subject, d policy.Destination
 
 // refusedBy judges a refusal of AMP. If AMP's own address gives no answer, that is this
 // machine's network; an endpoint of the policy is part of the installation.
-func refusedBy(d policy.Destination, r check.Refusal, judge func(check.Refusal, policy.Destination) check.Finding) check.Finding {
+func (x *runner) refusedBy(
+	id check.ID,
+	about check.About,
+	d policy.Destination,
+	r check.Refusal,
+	judge func(check.Refusal, policy.Destination) check.Finding,
+) check.Finding {
 	if r.NoAnswer() && d.Endpoint == "" {
 		return check.Unanswered(r)
 	}
-	return judge(r, d)
+	f := judge(r, d)
+	if doubt, found := x.checks.Doubt(id, about); found && r.Status == http.StatusForbidden && f.Fix != nil {
+		f.Fix.Summary = fmt.Sprintf("check the conditions that %s names: %s", doubt.ID, doubt.Message)
+	}
+	return f
 }
 
 // keepSession keeps a session for the write and the query.
