@@ -56,10 +56,12 @@ type Published struct {
 	Issuer policy.Issuer
 	// JWKSURI is the address of the keys in the discovery document.
 	JWKSURI string
-	// Keys are the IDs of the keys. Signed is true if one of them verifies the
-	// token's signature.
-	Keys   []string
-	Signed bool
+	// Keys are the IDs of the keys. Signed is true if the one with the token's key ID
+	// verifies the token's signature. OtherID is the ID, in quotes, under which the key is
+	// published that does; empty: there is none.
+	Keys    []string
+	Signed  bool
+	OtherID string
 	// Public: the certificate chains to a public CA, so that AWS needs no
 	// thumbprint. Thumbprint is that of the last certificate of the chain.
 	Public     bool
@@ -91,6 +93,14 @@ func Keys(issuer policy.Issuer, p Published, token Claims) Finding {
 			NewFix("set the API server's --service-account-jwks-uri to an https URL below the issuer"),
 			"jwks_uri is %q, and AWS accepts only https",
 			p.JWKSURI,
+		)
+	case token.KeyID != "" && p.OtherID != "":
+		return fails(
+			NewFix("publish the API server's keys as they are: AWS finds a key by its kid",
+				Command{"kubectl", "get", "--raw", "/openid/v1/jwks"}),
+			"the key that signed the token is published with the kid %s, and the token has %q",
+			p.OtherID,
+			token.KeyID,
 		)
 	case token.KeyID != "" && !p.Signed:
 		return fails(

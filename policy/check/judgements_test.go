@@ -76,6 +76,8 @@ func TestKeys(t *testing.T) {
 		{"of another issuer", func(p *Published) { p.Issuer = "https://example.com" }, token, Fail, "is that of https://example.com"},
 		{"http", func(p *Published) { p.JWKSURI = "http://example.com/keys" }, token, Fail, "accepts only https"},
 		{"rotated", func(p *Published) { p.Signed = false }, token, Fail, "none of the published keys"},
+		{"under another key ID", func(p *Published) { p.Signed, p.OtherID = false, `"two"` }, token, Fail, `published with the kid "two"`},
+		{"without a key ID", func(p *Published) { p.Signed, p.OtherID = false, `""` }, token, Fail, `published with the kid ""`},
 		{"no token to verify", func(p *Published) { p.Signed = false }, Claims{}, Pass, "1 published"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -776,21 +778,32 @@ func TestSync(t *testing.T) {
 			"passes has succeeded in 60 minutes"},
 		{"no success for long", SyncState{Workload: deployment, Lease: lease(0), Leader: leader(26*time.Minute, 0, 1, time.Hour)}, Fail,
 			"ended 26 minutes ago: there should be one every 10 minutes"},
-		{"a CronJob", SyncState{Workload: cronJob, CronJob: &CronJobState{false, ago(4 * time.Minute), ago(3 * time.Minute)}}, Pass,
+		{"a CronJob", SyncState{Workload: cronJob, CronJob: &CronJobState{Started: ago(4 * time.Minute), Succeeded: ago(3 * time.Minute)}}, Pass,
 			"its last run succeeded 3 minutes ago"},
 		{"a CronJob that is not run any more", SyncState{Workload: cronJob,
-			CronJob: &CronJobState{false, ago(73 * time.Hour), ago(72 * time.Hour)}},
+			CronJob: &CronJobState{Started: ago(73 * time.Hour), Succeeded: ago(72 * time.Hour)}},
 			Fail, "cronjob/ampbridge-sync has not been run for 3 days"},
-		{"a CronJob once a day", SyncState{Workload: cronJob, CronJob: &CronJobState{false, ago(24 * time.Hour), ago(23 * time.Hour)}}, Pass,
+		{"a CronJob once a day", SyncState{Workload: cronJob, CronJob: &CronJobState{Started: ago(24 * time.Hour), Succeeded: ago(23 * time.Hour)}}, Pass,
 			"its last run succeeded 23 hours ago"},
-		{"a CronJob at work", SyncState{Workload: cronJob, CronJob: &CronJobState{false, ago(time.Minute), ago(time.Hour)}}, Pass,
+		{"a CronJob at work", SyncState{Workload: cronJob, CronJob: &CronJobState{Started: ago(time.Minute), Succeeded: ago(time.Hour)}}, Pass,
 			"a run is in progress"},
-		{"a CronJob that fails", SyncState{Workload: cronJob, CronJob: &CronJobState{false, ago(time.Hour), ago(3 * time.Hour)}}, Fail,
+		{"a CronJob that fails", SyncState{Workload: cronJob, CronJob: &CronJobState{Started: ago(time.Hour), Succeeded: ago(3 * time.Hour)}}, Fail,
 			"has not succeeded; the last successful run ended 3 hours ago"},
 		{"a CronJob that has always failed", SyncState{Workload: cronJob, CronJob: &CronJobState{Started: ago(time.Hour)}}, Fail,
 			"no run ever succeeded"},
-		{"a CronJob that is suspended", SyncState{Workload: cronJob, CronJob: &CronJobState{true, ago(time.Hour), ago(time.Hour)}}, Fail,
+		{"a CronJob that is suspended", SyncState{Workload: cronJob, CronJob: &CronJobState{Suspended: true, Started: ago(time.Hour), Succeeded: ago(time.Hour)}}, Fail,
 			"is suspended"},
+		{"a CronJob that fails every five minutes", SyncState{Workload: cronJob,
+			CronJob: &CronJobState{Hourly: true, Started: ago(2 * time.Minute), Succeeded: ago(72 * time.Hour)}}, Fail,
+			"the last successful run ended 3 days ago"},
+		{"a daily CronJob that fails", SyncState{Workload: cronJob,
+			CronJob: &CronJobState{Started: ago(2 * time.Minute), Succeeded: ago(72 * time.Hour)}}, Fail,
+			"the last successful run ended 3 days ago"},
+		{"a daily CronJob that failed once", SyncState{Workload: cronJob,
+			CronJob: &CronJobState{Started: ago(2 * time.Minute), Succeeded: ago(47 * time.Hour)}}, Pass, "a run is in progress"},
+		{"an hourly CronJob that is not run any more", SyncState{Workload: cronJob,
+			CronJob: &CronJobState{Hourly: true, Started: ago(40 * time.Hour), Succeeded: ago(40 * time.Hour)}}, Fail,
+			"has not been run for 40 hours"},
 		{"a CronJob before its first run", SyncState{Workload: cronJob, CronJob: &CronJobState{}}, Skip, "has not run yet"},
 		{"a CronJob in its first run", SyncState{Workload: cronJob, CronJob: &CronJobState{Started: ago(time.Minute)}}, Skip,
 			"first run is not finished"},
@@ -798,5 +811,16 @@ func TestSync(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			judged(t, Sync(c.seen, 10*time.Minute, now, NewFix("see its log")), c.status, c.message)
 		})
+	}
+}
+
+func TestHourly(t *testing.T) {
+	for schedule, want := range map[string]bool{
+		"*/5 * * * *": true, "0 * * * *": true, "@hourly": true, "7,37  * * * *": true,
+		"0 3 * * *": false, "0 * * * 1": false, "@daily": false, "0 */2 * * *": false, "": false,
+	} {
+		if got := Hourly(schedule); got != want {
+			t.Errorf("%q: %v", schedule, got)
+		}
 	}
 }

@@ -2,6 +2,7 @@ package check
 
 import (
 	"fmt"
+	"strings"
 	"time"
 )
 
@@ -42,6 +43,14 @@ type CronJobState struct {
 	// Started is when its last run began, Succeeded when the last run that succeeded
 	// ended; zero: there was none.
 	Started, Succeeded time.Time
+	// Hourly is true if its schedule has a run in every hour.
+	Hourly bool
+}
+
+// Hourly reports whether a schedule has a run in every hour of every day.
+func Hourly(schedule string) bool {
+	fields := strings.Fields(schedule)
+	return schedule == "@hourly" || len(fields) == 5 && strings.Join(fields[1:], " ") == "* * * *"
 }
 
 // syncGrace is how long a first pass or a run of a CronJob may take.
@@ -146,7 +155,7 @@ func leader(holder string, m Metrics, interval time.Duration, now time.Time, log
 	return Passed(SyncLeads, About{}, "%s leads, and its last pass succeeded %s ago", holder, Span(max(0, ago)))
 }
 
-// rareRuns is how seldom a CronJob may run: its schedule is not parsed.
+// rareRuns is how seldom a CronJob may run, if its schedule does not run it every hour.
 const rareRuns = 24 * time.Hour
 
 // scheduled judges a CronJob.
@@ -155,12 +164,17 @@ func scheduled(name string, s CronJobState, interval time.Duration, now time.Tim
 	if !s.Succeeded.IsZero() {
 		last = fmt.Sprintf("the last successful run ended %s ago", Span(now.Sub(s.Succeeded)))
 	}
+	pause := max(interval, rareRuns)
+	if s.Hourly {
+		pause = max(interval, time.Hour)
+	}
+	tooOld := func(t time.Time) bool { return now.Sub(t) > 2*pause+syncGrace }
 	switch {
 	case s.Suspended:
 		return Failed(SyncLeads, About{}, NewFix("resume it: spec.suspend: false"), "%s is suspended; %s", name, last)
 	case s.Started.IsZero():
 		return Skipped(SyncLeads, About{}, "%s has not run yet", name)
-	case !s.Succeeded.Before(s.Started) && now.Sub(s.Started) > 2*max(interval, rareRuns)+syncGrace:
+	case !s.Succeeded.Before(s.Started) && tooOld(s.Started):
 		return Failed(SyncLeads, About{}, NewFix("see the events of the CronJob, and kube-controller-manager's log, for why it is not run",
 			Command{"kubectl", "get", "cronjobs,jobs,pods", "--all-namespaces", "--selector", "app.kubernetes.io/component=sync"}),
 			"%s has not been run for %s; %s", name, Span(now.Sub(s.Started)), last)
@@ -170,6 +184,8 @@ func scheduled(name string, s CronJobState, interval time.Duration, now time.Tim
 		return Failed(SyncLeads, About{}, logs, "%s: the run that began %s ago has not succeeded; %s", name, Span(now.Sub(s.Started)), last)
 	case s.Succeeded.IsZero():
 		return Skipped(SyncLeads, About{}, "%s: its first run is not finished", name)
+	case tooOld(s.Succeeded):
+		return Failed(SyncLeads, About{}, logs, "%s: a run began %s ago, but %s", name, Span(now.Sub(s.Started)), last)
 	}
 	return Passed(SyncLeads, About{}, "%s: a run is in progress; the last successful run ended %s ago", name, Span(now.Sub(s.Succeeded)))
 }

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"strconv"
 	"strings"
 	"time"
 
@@ -57,24 +58,29 @@ func readIssuer(ctx context.Context, issuer policy.Issuer, token string) check.P
 	for _, k := range keys.Keys {
 		p.Keys = append(p.Keys, k.KeyID)
 	}
-	p.Signed = signed(token, keys)
+	p.Signed, p.OtherID = signed(token, keys)
 	return p
 }
 
 var algorithms = []jose.SignatureAlgorithm{jose.RS256, jose.RS384, jose.RS512, jose.ES256, jose.ES384, jose.ES512}
 
-// signed reports whether one of the keys verifies the token.
-func signed(token string, keys jose.JSONWebKeySet) bool {
+// signed reports whether the key with the token's key ID verifies the token. If only a key
+// with another ID does, other is that ID, in quotes.
+func signed(token string, keys jose.JSONWebKeySet) (ok bool, other string) {
 	parsed, err := jose.ParseSignedCompact(token, algorithms)
 	if err != nil {
-		return false
+		return false, ""
 	}
 	for _, k := range keys.Keys {
-		if _, err := parsed.Verify(k); err == nil {
-			return true
+		if _, err := parsed.Verify(k.Key); err != nil {
+			continue
 		}
+		if k.KeyID == parsed.Signatures[0].Header.KeyID {
+			return true, ""
+		}
+		other = strconv.Quote(k.KeyID)
 	}
-	return false
+	return false, other
 }
 
 // issuerReader reads from an issuer with a certificate of a public CA. It also

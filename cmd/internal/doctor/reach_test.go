@@ -2,6 +2,8 @@ package doctor
 
 import (
 	"bytes"
+	"crypto/rand"
+	"crypto/rsa"
 	"encoding/json"
 	"io"
 	"log"
@@ -12,6 +14,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/go-jose/go-jose/v4"
 
 	"github.com/ampbridge/ampbridge/policy"
 	"github.com/ampbridge/ampbridge/policy/check"
@@ -240,6 +244,38 @@ func TestNoAnswerOfAMP(t *testing.T) {
 		refused := check.Refusal{Code: "ValidationException", Text: "no", Status: 400}
 		if f := (&runner{}).refusedBy(check.Write, check.About{}, policy.Destination{}, refused, judge); f.Status != check.Fail {
 			t.Errorf("an answer of AMP: %s: %s", f.Status, f.Message)
+		}
+	}
+}
+
+// AWS finds the key by its ID, so the right key under another ID is a finding of its own.
+func TestSigned(t *testing.T) {
+	key, err := rsa.GenerateKey(rand.Reader, 2048)
+	testkit.Must(t, err)
+	other, err := rsa.GenerateKey(rand.Reader, 2048)
+	testkit.Must(t, err)
+	signer, err := jose.NewSigner(jose.SigningKey{Algorithm: jose.RS256, Key: jose.JSONWebKey{Key: key, KeyID: "one"}}, nil)
+	testkit.Must(t, err)
+	signature, err := signer.Sign([]byte("{}"))
+	testkit.Must(t, err)
+	token, err := signature.CompactSerialize()
+	testkit.Must(t, err)
+	public := func(k *rsa.PrivateKey, id string) jose.JSONWebKey {
+		return jose.JSONWebKey{Key: &k.PublicKey, KeyID: id}
+	}
+	for name, c := range map[string]struct {
+		keys   []jose.JSONWebKey
+		signed bool
+		other  string
+	}{
+		"the key":                 {[]jose.JSONWebKey{public(other, "two"), public(key, "one")}, true, ""},
+		"the key twice":           {[]jose.JSONWebKey{public(key, "two"), public(key, "one")}, true, ""},
+		"under another ID":        {[]jose.JSONWebKey{public(key, "two")}, false, `"two"`},
+		"without an ID":           {[]jose.JSONWebKey{public(key, "")}, false, `""`},
+		"another key with its ID": {[]jose.JSONWebKey{public(other, "one")}, false, ""},
+	} {
+		if ok, id := signed(token, jose.JSONWebKeySet{Keys: c.keys}); ok != c.signed || id != c.other {
+			t.Errorf("%s: %v %s", name, ok, id)
 		}
 	}
 }

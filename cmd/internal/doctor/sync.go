@@ -68,7 +68,9 @@ func (x *runner) sync(ctx context.Context) (state check.SyncState, err error) {
 		if len(cronJobs.Items) > 0 {
 			c := cronJobs.Items[0]
 			state.Workload = "cronjob/" + c.Name
-			state.CronJob = &check.CronJobState{Suspended: c.Spec.Suspend != nil && *c.Spec.Suspend}
+			state.CronJob = &check.CronJobState{
+				Suspended: c.Spec.Suspend != nil && *c.Spec.Suspend, Hourly: check.Hourly(c.Spec.Schedule),
+			}
 			if c.Status.LastScheduleTime != nil {
 				state.CronJob.Started = c.Status.LastScheduleTime.Time
 			}
