@@ -74,7 +74,7 @@ func (r *Runner) lift(passed Finding) {
 	for i, f := range r.findings {
 		if f.Proof == passed.ID && f.Status == Warn && f.About.overlaps(passed.About) {
 			r.findings[i].Status, r.findings[i].Fix, r.findings[i].Proof = Pass, nil, ""
-			r.findings[i].Message += fmt.Sprintf(". They hold: %s passes", passed.ID)
+			r.findings[i].Message += fmt.Sprintf("; %s passes, which proves it", passed.ID)
 		}
 	}
 }

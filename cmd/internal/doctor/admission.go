@@ -2,6 +2,7 @@ package doctor
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"strings"
 	"sync"
@@ -18,6 +19,7 @@ import (
 	"github.com/ampbridge/ampbridge/cmd/internal/kube"
 	"github.com/ampbridge/ampbridge/policy"
 	"github.com/ampbridge/ampbridge/policy/check"
+	"github.com/ampbridge/ampbridge/policy/sidecarconfig"
 	"github.com/ampbridge/ampbridge/webhook/audit"
 	"github.com/ampbridge/ampbridge/webhook/inject"
 )
@@ -59,24 +61,23 @@ func (x *runner) dryRun(ctx context.Context, s *subject) check.Finding {
 		return skipped("you may not create pods in %s, not even in a dry run: %v", s.Namespace, err)
 	case apierrors.IsBadRequest(err) && strings.Contains(err.Error(), "dry run"):
 		return skipped("another webhook does not support dry runs: %v", err)
+	case err != nil && s.entry() != "" && strings.Contains(err.Error(), s.entry()):
+		return failed(x.reachWebhook(), "the pod is refused, because the webhook does not answer the API server: %v", err)
 	case err != nil:
-		if by, text, plausible := audit.Blame(err.Error()); plausible {
-			if _, plain := create("false"); plain == nil {
-				return failed(fitSidecar(), "the pod is refused with the sidecar, and admitted without it: %s refuses it: %s", by, text)
-			}
-		}
-		return failed(
-			check.NewFix("let the namespace admit a pod with the service account: this one is refused, with or without ampbridge"),
-			"the pod is refused: %v",
-			err,
-		)
+		return x.refusedSample(ctx, s, err, create)
 	}
 	if annotation, injected := pod.Annotations[inject.AnnotationInjected]; injected {
 		var m inject.Injected
 		if err := json.Unmarshal([]byte(annotation), &m); err != nil {
 			return skipped("injected, with an annotation that cannot be read: %v", err)
 		}
+		if change := altered(pod, m, x.policy.Token); change != "" {
+			return failed(fixAltered, "the pod was injected, and then another webhook changed it: %s", change)
+		}
 		return passed("injected, for %s", strings.Join(m.Destinations, ", "))
+	}
+	if doubt, found := x.checks.Doubt(check.Injection, s.about); found && warning == "" {
+		return failed(*doubt.Fix, "the pod was not injected, and the webhook gave no reason; %s", doubt.Message)
 	}
 	if warning != "" {
 		return failed(
@@ -85,14 +86,77 @@ func (x *runner) dryRun(ctx context.Context, s *subject) check.Finding {
 			warning,
 		)
 	}
-	return failed(
-		check.NewFix(
-			"the API server did not reach the webhook, or the webhook failed: both fail open; check the webhook's log, and whether the "+
-				"API server may connect to its pods (firewall, NetworkPolicy)",
-			check.Command{"kubectl", "logs", "--namespace", x.System, "--selector", kube.WebhookSelector, "--tail=50"},
-		),
-		"the pod was not injected, and the webhook gave no reason",
+	return failed(x.reachWebhook(), "the pod was not injected, and the webhook gave no reason")
+}
+
+// reachWebhook is the fix for a webhook that the API server does not reach.
+func (x *runner) reachWebhook() check.Fix {
+	return check.NewFix(
+		"let the API server reach the webhook: check the webhook's log, and whether the API server may connect to its pods "+
+			"(firewall, NetworkPolicy)",
+		check.Command{"kubectl", "logs", "--namespace", x.System, "--selector", kube.WebhookSelector, "--tail=50"},
 	)
+}
+
+// refusedSample judges the refusal of doctor's sample pod. create creates it in a dry run,
+// with a value of the annotation that asks for the injection.
+func (x *runner) refusedSample(
+	ctx context.Context,
+	s *subject,
+	refusal error,
+	create func(annotation string) (*corev1.Pod, error),
+) check.Finding {
+	_, plain := create("false")
+	if by, text, plausible := audit.Blame(refusal.Error()); plausible && plain == nil {
+		return failed(fitSidecar(), "the pod is refused with the sidecar, and admitted without it: %s refuses it: %s", by, text)
+	}
+	fix := check.NewFix("let the namespace admit a pod with the service account: this one is refused, with or without ampbridge")
+	pods, err := x.prometheusPods(ctx, s)
+	running := err == nil && slices.ContainsFunc(pods, func(p *runningPod) bool { return p.mark.Policy != "" })
+	if plain != nil && running {
+		// The sample is not like the user's pods, which are admitted and injected.
+		f := warned(fix, "doctor's sample pod is refused, with or without ampbridge, and the next pod may be: %v", refusal)
+		f.Proof = check.Pods
+		return f
+	}
+	return failed(fix, "the pod is refused: %v", refusal)
+}
+
+var fixAltered = check.NewFix("exclude the container " + sidecarconfig.ContainerName + ", its volumes ampbridge-*, or the namespace from that " +
+	"webhook, or update it: an old one drops fields that it does not know, such as restartPolicy of an init container")
+
+// altered returns what an injected pod lacks of that which ampbridge added; empty: nothing.
+func altered(pod *corev1.Pod, m inject.Injected, token policy.Token) string {
+	for _, v := range pod.Spec.Volumes {
+		if v.Name != sidecarconfig.VolumeToken || v.Projected == nil || token.Source == policy.TokenSourceAzure {
+			continue
+		}
+		for _, source := range v.Projected.Sources {
+			if t := source.ServiceAccountToken; t != nil && t.Audience != token.Audience {
+				return fmt.Sprintf("the audience of the volume %s is %q", v.Name, t.Audience)
+			}
+		}
+	}
+	if m.Mode == policy.ModeIdentity {
+		return ""
+	}
+	i := slices.IndexFunc(pod.Spec.InitContainers, func(c corev1.Container) bool { return c.Name == sidecarconfig.ContainerName })
+	if i < 0 {
+		return "the container " + sidecarconfig.ContainerName + " is missing"
+	}
+	sidecar := pod.Spec.InitContainers[i]
+	if sidecar.RestartPolicy == nil || *sidecar.RestartPolicy != corev1.ContainerRestartPolicyAlways {
+		return "the container " + sidecarconfig.ContainerName + " has no restartPolicy: Always, so the pod would wait for it for ever"
+	}
+	if sidecarConfigOf(pod) == nil {
+		return "the container " + sidecarconfig.ContainerName + " lacks the variable " + sidecarconfig.Variable
+	}
+	for _, mount := range sidecar.VolumeMounts {
+		if !slices.ContainsFunc(pod.Spec.Volumes, func(v corev1.Volume) bool { return v.Name == mount.Name }) {
+			return "the volume " + mount.Name + " is missing"
+		}
+	}
+	return ""
 }
 
 // ask adds the annotations by which a pod of the service account gets what it is granted,
@@ -136,7 +200,7 @@ func samplePod(s policy.Subject, tokenSource string) *corev1.Pod {
 			Name: name, Image: image, Args: args,
 			Resources: corev1.ResourceRequirements{Requests: small, Limits: small},
 			SecurityContext: &corev1.SecurityContext{
-				AllowPrivilegeEscalation: new(false), Capabilities: &corev1.Capabilities{Drop: []corev1.Capability{"ALL"}},
+				AllowPrivilegeEscalation: new(false), ReadOnlyRootFilesystem: new(true), Capabilities: &corev1.Capabilities{Drop: []corev1.Capability{"ALL"}},
 			},
 			VolumeMounts: []corev1.VolumeMount{{Name: "config-volume", MountPath: "/etc/config"}},
 		}
@@ -156,13 +220,13 @@ func samplePod(s policy.Subject, tokenSource string) *corev1.Pod {
 			Containers: []corev1.Container{
 				container(
 					"prometheus-server-configmap-reload",
-					"quay.io/prometheus-operator/prometheus-config-reloader",
+					"quay.io/prometheus-operator/prometheus-config-reloader:v0.86.1",
 					"--watched-dir=/etc/config",
 					"--reload-url=http://127.0.0.1:9090/-/reload",
 				),
 				container(
 					sampleContainer,
-					"quay.io/prometheus/prometheus",
+					"quay.io/prometheus/prometheus:v3.7.3",
 					"--config.file=/etc/config/prometheus.yml",
 					"--web.enable-lifecycle",
 				),

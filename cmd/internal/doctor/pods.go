@@ -126,6 +126,10 @@ func (x *runner) checkPod(ctx context.Context, s *subject, pod *runningPod) {
 	x.checkSidecar(ctx, pod)
 	flows := false
 	x.checks.Run(check.Flow, pod.about, func() (f check.Finding) {
+		if reason := ended(pod.Pod, pod.container.Name); reason != "" {
+			return failed(check.NewFix("see why Prometheus ends", check.Command{"kubectl", "logs", "--namespace", pod.Namespace, pod.Name,
+				"--container", pod.container.Name, "--previous"}), "Prometheus itself does not run: %s", reason)
+		}
 		defer func() { flows = f.Status == check.Pass }()
 		return x.flow(ctx, blocks(*pod.config), func() (string, error) { return x.queues(ctx, pod) },
 			func(problem string) check.Finding { return x.relayFlow(ctx, pod, problem) })
@@ -167,24 +171,20 @@ func (x *runner) checkSidecar(ctx context.Context, pod *runningPod) {
 		return
 	}
 	x.checks.Run(check.Sidecar, pod.about, func() check.Finding {
-		if reason := waiting(pod.Pod); reason != "" {
-			return failed(
-				check.NewFix(
-					"let the node have the image that sidecar.image of the policy, or the webhook's --image, names (sidecar.imagePullSecrets "+
-						"for a private registry); then replace the pod",
-					rollout(pod.Pod),
-				),
-				"it does not start, and Prometheus waits for it: %s",
-				reason,
-			)
+		if f, stuck := x.stuck(ctx, pod.Pod); stuck {
+			return f
 		}
 		status, err := kube.SidecarStatus(ctx, x.cluster.client.CoreV1(), pod.Pod)
 		if err != nil {
 			return check.UnreadSidecar(err, *pod.config, kube.SidecarImage(pod.Pod), x.policy.Sidecar.Image, rollout(pod.Pod))
 		}
-		return check.SidecarState(check.ObservedSidecar{
+		f := check.SidecarState(check.ObservedSidecar{
 			Status: status, Config: *pod.config, CheckConfig: checkConfig(pod), Restart: rollout(pod.Pod),
 		}, x.Now())
+		if crash, recently := x.crashed(pod.Pod); recently && f.Status == check.Pass {
+			return crash
+		}
+		return f
 	})
 }
 
@@ -244,18 +244,6 @@ func (x *runner) flow(
 			return skipped("%v", err)
 		}
 	}
-}
-
-// waiting returns the kubelet's reason why the sidecar does not start; empty: there
-// is none, or the pod is still being created.
-func waiting(pod *corev1.Pod) string {
-	for _, c := range pod.Status.InitContainerStatuses {
-		if w := c.State.Waiting; c.Name == sidecarconfig.ContainerName && w != nil && w.Reason != "PodInitializing" &&
-			w.Reason != "ContainerCreating" {
-			return strings.TrimSuffix(w.Reason+": "+w.Message, ": ")
-		}
-	}
-	return ""
 }
 
 // prometheusPods returns the subject's pods that run Prometheus.
@@ -352,6 +340,9 @@ func (x *runner) injected(ctx context.Context, s *subject, pod *runningPod) chec
 		}
 		return failed(restart, "it is running, and was not injected when it was created")
 	}
+	if change := altered(pod.Pod, pod.mark, x.policy.Token); change != "" {
+		return failed(fixAltered, "it was injected, and then another webhook changed it: %s", change)
+	}
 	entitlement, ok := x.policy.EntitledAs(s.Subject, cmp.Or(pod.mark.Mode, policy.ModePrometheus))
 	if !ok && pod.mark.Mode != "" {
 		return warned(restart, "it was injected with mode %s, and no grant has that mode any more", pod.mark.Mode)
@@ -376,6 +367,11 @@ func (x *runner) injected(ctx context.Context, s *subject, pod *runningPod) chec
 	carried, current, err := inject.Mark(converted, entitlement, x.policy)
 	if err != nil {
 		return failed(restart, "its injection cannot be read: %v", err)
+	}
+	for _, d := range entitlement.Destinations {
+		if !slices.Contains(carried.Destinations, d.Name) {
+			return failed(restart, "it was injected before the policy granted it the destination %s", d.Name)
+		}
 	}
 	if carried.Policy != current.Policy {
 		return warned(restart, "it was injected by an older policy")

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	admissionv1 "k8s.io/api/admissionregistration/v1"
+	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -32,6 +33,8 @@ const (
 	dialTimeout = 2 * time.Second
 	// expiresSoon is the remaining lifetime of a certificate that is a warning.
 	expiresSoon = 7 * 24 * time.Hour
+	// defaultPort is the port of a Service that a registration without a port calls.
+	defaultPort int32 = 443
 	// certificateSuffix is appended to the Service's name.
 	certificateSuffix = "-tls"
 )
@@ -50,11 +53,46 @@ func (x *runner) checkWebhook(ctx context.Context) {
 		x.checks.Skip(check.About{}, "the registration could not be read", check.Endpoints, check.Certificate)
 		return
 	}
-	client := object.Webhooks[0].ClientConfig
-	x.checks.Run(check.Endpoints, check.About{}, func() check.Finding { return x.endpoints(ctx, client) })
-	x.checks.Run(check.Certificate, check.About{}, func() check.Finding {
-		return x.certificate(ctx, client)
-	})
+	entries := x.entriesOf(object)
+	each := func(probe func(context.Context, admissionv1.WebhookClientConfig) check.Finding) check.Finding {
+		var worst check.Finding
+		for i, w := range entries {
+			if f := probe(ctx, w.ClientConfig); i == 0 || f.Status.Worse(worst.Status) {
+				worst = f
+				if len(entries) > 1 && f.Status != check.Pass {
+					worst.Message = "entry " + w.Name + ": " + f.Message
+				}
+			}
+		}
+		return worst
+	}
+	x.checks.Run(check.Endpoints, check.About{}, func() check.Finding { return each(x.endpoints) })
+	x.checks.Run(check.Certificate, check.About{}, func() check.Finding { return each(x.certificate) })
+}
+
+// entriesOf returns the entries by which the API server calls the webhook for the pods of
+// the subjects; without subjects, the first one.
+func (x *runner) entriesOf(object *admissionv1.MutatingWebhookConfiguration) []admissionv1.MutatingWebhook {
+	var entries []admissionv1.MutatingWebhook
+	for _, w := range object.Webhooks {
+		if slices.ContainsFunc(x.subjects, func(s *subject) bool { return w.Name == s.entry() }) {
+			entries = append(entries, w)
+		}
+	}
+	if len(entries) == 0 {
+		return object.Webhooks[:1]
+	}
+	return entries
+}
+
+// entry returns the name of the registration's entry for the subject's pods; empty: its
+// namespace has no label that selects one.
+func (s *subject) entry() string {
+	injection := policy.Injection(s.labels[policy.LabelInjection])
+	if injection != policy.InjectionEnabled && injection != policy.InjectionAnnotated {
+		return ""
+	}
+	return registration.EntryName("pods", injection)
 }
 
 func (x *runner) registration(ctx context.Context) (*admissionv1.MutatingWebhookConfiguration, check.Finding) {
@@ -69,33 +107,63 @@ func (x *runner) registration(ctx context.Context) (*admissionv1.MutatingWebhook
 	case err != nil:
 		return nil, skipped("the MutatingWebhookConfiguration %s cannot be read: %v", registration.DefaultName, err)
 	}
-	var differs []string
+	var further []string
 	for _, s := range x.subjects {
-		injection := policy.Injection(s.labels[policy.LabelInjection])
-		if injection != policy.InjectionEnabled && injection != policy.InjectionAnnotated {
+		entry := s.entry()
+		if entry == "" {
 			continue // the namespace check reports it
 		}
-		entry := registration.EntryName("pods", injection)
 		i := slices.IndexFunc(object.Webhooks, func(w admissionv1.MutatingWebhook) bool { return w.Name == entry })
 		if i < 0 {
 			return object, failed(reinstall, "it has no entry %s, which namespace %s needs", entry, s.Namespace)
 		}
 		w := object.Webhooks[i]
+		path := registration.PodPath + s.labels[policy.LabelInjection]
 		switch {
 		case !selects(w.NamespaceSelector, s.labels):
 			return object, failed(reinstall, "its entry %s does not select namespace %s: check its namespaceSelector", entry, s.Namespace)
 		case !createsPods(w):
 			return object, failed(reinstall, "its entry %s has no rule for the creation of pods", entry)
-		case w.ObjectSelector != nil && len(w.ObjectSelector.MatchLabels)+len(w.ObjectSelector.MatchExpressions) > 0:
-			differs = append(differs, "it has an objectSelector")
-		case len(w.MatchConditions) != 1 || w.MatchConditions[0].Expression != registration.CanBePrometheus:
-			differs = append(differs, "its match conditions are those of another version")
+		case !selects(w.ObjectSelector, samplePod(s.Subject, x.tokenSource()).Labels):
+			return object, failed(reinstall, "its entry %s does not select Prometheus pods: check its objectSelector", entry)
+		case !strings.HasSuffix(pathOf(w.ClientConfig), path):
+			return object, failed(reinstall, "its entry %s calls the path %q, which must end in %s", entry, pathOf(w.ClientConfig), path)
+		}
+		for _, c := range w.MatchConditions {
+			if c.Expression != registration.CanBePrometheus {
+				further = append(further, fmt.Sprintf("%s of entry %s (%s)", c.Name, entry, c.Expression))
+			}
 		}
 	}
-	if len(differs) > 0 {
-		return object, warned(reinstall, "%s", strings.Join(slices.Compact(differs), ", "))
+	if len(further) > 0 {
+		f := warned(reinstall, "match conditions decide that the chart does not have: %s", strings.Join(slices.Compact(further), ", "))
+		f.Proof = check.Injection
+		return object, f
 	}
 	return object, passed("MutatingWebhookConfiguration %s", registration.DefaultName)
+}
+
+// tokenSource returns token.source of the policy; empty: the policy is not known.
+func (x *runner) tokenSource() string {
+	if x.policy == nil {
+		return ""
+	}
+	return x.policy.Token.Source
+}
+
+// pathOf returns the path that the API server calls.
+func pathOf(c admissionv1.WebhookClientConfig) string {
+	if c.Service == nil {
+		u, err := url.Parse(*c.URL)
+		if err != nil {
+			return *c.URL
+		}
+		return u.Path
+	}
+	if c.Service.Path == nil {
+		return ""
+	}
+	return *c.Service.Path
 }
 
 func selects(selector *metav1.LabelSelector, set map[string]string) bool {
@@ -104,9 +172,14 @@ func selects(selector *metav1.LabelSelector, set map[string]string) bool {
 	return err == nil && (selector == nil || s.Matches(labels.Set(set)))
 }
 
+// createsPods reports whether a rule of the entry covers the creation of pods.
 func createsPods(w admissionv1.MutatingWebhook) bool {
+	has := func(list []string, names ...string) bool {
+		return slices.ContainsFunc(list, func(item string) bool { return item == "*" || slices.Contains(names, item) })
+	}
 	return slices.ContainsFunc(w.Rules, func(r admissionv1.RuleWithOperations) bool {
-		return slices.Contains(r.Resources, "pods") &&
+		return has(r.APIGroups, "") && has(r.APIVersions, "v1") && has(r.Resources, "pods", "pods/*", "*/*") &&
+			(r.Scope == nil || *r.Scope != admissionv1.ClusterScope) &&
 			(slices.Contains(r.Operations, admissionv1.Create) || slices.Contains(r.Operations, admissionv1.OperationAll))
 	})
 }
@@ -117,9 +190,16 @@ func (x *runner) endpoints(ctx context.Context, c admissionv1.WebhookClientConfi
 	}
 	service := c.Service.Namespace + "/" + c.Service.Name
 	pods := check.Command{"kubectl", "get", "pods", "--namespace", c.Service.Namespace, "--selector", kube.WebhookSelector}
-	_, err := x.cluster.client.CoreV1().Services(c.Service.Namespace).Get(ctx, c.Service.Name, metav1.GetOptions{})
+	object, err := x.cluster.client.CoreV1().Services(c.Service.Namespace).Get(ctx, c.Service.Name, metav1.GetOptions{})
 	if apierrors.IsNotFound(err) {
 		return failed(reinstall, "the Service %s does not exist", service)
+	}
+	port := defaultPort
+	if c.Service.Port != nil {
+		port = *c.Service.Port
+	}
+	if err == nil && !slices.ContainsFunc(object.Spec.Ports, func(p corev1.ServicePort) bool { return p.Port == port }) {
+		return failed(reinstall, "the Service %s has no port %d, which the registration names", service, port)
 	}
 	list, listErr := x.cluster.client.DiscoveryV1().EndpointSlices(
 		c.Service.Namespace,
