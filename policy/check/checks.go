@@ -19,13 +19,13 @@ const (
 	SigningKeys    ID = "keys"
 	SyncLeads      ID = "sync"
 	Account        ID = "account"
+	Workspace      ID = "workspace"
 	OIDCProvider   ID = "provider"
 	RoleExists     ID = "role"
 	TrustDocument  ID = "trust"
 	Permissions    ID = "permission"
 	Boundary       ID = "boundary"
 	Session        ID = "session"
-	Workspace      ID = "workspace"
 	Query          ID = "query"
 	Write          ID = "write"
 	Read           ID = "read"
@@ -88,6 +88,7 @@ var All = []Check{
 	},
 	{SyncLeads, ScopeCluster, "does sync run, and did its last pass succeed?", []ID{Kubernetes, Policy}},
 	{Account, ScopeAWS, "do these credentials belong to the account of the role?", []ID{Policy}},
+	{Workspace, ScopeAWS, "does the workspace exist, and is it active?", []ID{Policy, Account}},
 	{
 		OIDCProvider, ScopeAWS, "does the account have an OIDC provider for exactly this issuer, with the audience?",
 		[]ID{Policy, IssuerMatches, Account},
@@ -95,15 +96,14 @@ var All = []Check{
 	{RoleExists, ScopeAWS, "does the role for the destination exist?", []ID{Policy, Account}},
 	{
 		TrustDocument, ScopeAWS, "does its trust document let exactly this subject in, by issuer and audience?",
-		[]ID{IssuerMatches, ServiceAccount, Grant, RoleExists},
+		[]ID{IssuerMatches, ServiceAccount, Grant, OIDCProvider, RoleExists},
 	},
-	{Permissions, ScopeAWS, "does its permission document allow what the destination's access says?", []ID{RoleExists}},
-	{Boundary, ScopeAWS, "does its permissions boundary allow it?", []ID{RoleExists}},
+	{Permissions, ScopeAWS, "does its permission document allow what the destination's access says?", []ID{RoleExists, Workspace}},
+	{Boundary, ScopeAWS, "does its permissions boundary allow it?", []ID{RoleExists, Workspace}},
 	{
 		Session, ScopeAll, "does STS give a session for a real token?",
 		[]ID{TokenMinted, SigningKeys, Grant, OIDCProvider, RoleExists, TrustDocument},
 	},
-	{Workspace, ScopeAWS, "does the workspace exist, and is it active?", []ID{Policy, Account}},
 	{Query, ScopeAWS, "does the workspace answer a signed query?", []ID{Workspace}},
 	{
 		Write, ScopeAll, "does the workspace accept a remote write that the session signed?",

@@ -68,25 +68,27 @@ type Published struct {
 	Thumbprint string
 }
 
+// PublishKeys is the fix for an issuer that AWS cannot read.
+var PublishKeys = NewFix("make the discovery document and the keys public, or publish them with ampbridge issuer publish")
+
 // Keys judges what an issuer publishes. token is the token to verify; its zero
 // value: none.
 func Keys(issuer policy.Issuer, p Published, token Claims) Finding {
 	fails := func(fix Fix, format string, args ...any) Finding {
 		return Failed(SigningKeys, About{}, fix, format, args...)
 	}
-	publish := NewFix("make the discovery document and the keys public, or publish them with ampbridge issuer publish")
 	switch {
 	case p.Unreached && issuer.Unreachable() != "":
-		return fails(publish, "%s", issuer.Unreachable())
+		return fails(PublishKeys, "%s", issuer.Unreachable())
 	case p.Unreached:
 		f := Skipped(SigningKeys, About{}, "this machine could not reach the issuer, and whether AWS can is not proven: %s", p.Problem)
 		f.Fix = &Fix{Summary: "run doctor on a machine that reaches the internet (DNS, proxy, firewall). AWS, not this " +
 			"machine, must reach the issuer: if it is not public, publish its keys with ampbridge issuer publish"}
 		return f
 	case p.Problem != "":
-		return fails(publish, "%s", p.Problem)
+		return fails(PublishKeys, "%s", p.Problem)
 	case p.Issuer != issuer:
-		return fails(publish, "the discovery document under %s is that of %s", issuer, p.Issuer).
+		return fails(PublishKeys, "the discovery document under %s is that of %s", issuer, p.Issuer).
 			Comparing("issuer", string(issuer), string(p.Issuer))
 	case !strings.HasPrefix(p.JWKSURI, "https://"):
 		return fails(

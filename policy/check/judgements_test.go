@@ -445,6 +445,12 @@ func TestRefusals(t *testing.T) {
 		{"write denied by an endpoint", denial("because no VPC endpoint policy allows the action"), Fail, "policy of the VPC endpoint"},
 		{"write denied by a boundary", denial("because no permissions boundary allows the action"), Fail, "permissions boundary does not allow"},
 		{"write of a role without a policy", denial("because no identity-based policy allows the action"), Fail, "own policies do not allow it"},
+		{"clock", RefusedWrite(Refusal{Code: "InvalidSignatureException", Text: "Signature expired: 1 is now earlier than 2", Status: 403},
+			destination), Fail, "clock of this machine"},
+		{"no signature", RefusedWrite(Refusal{Code: "MissingAuthenticationTokenException", Text: "Missing Authentication Token", Status: 403},
+			destination), Fail, "proxies in between"},
+		{"AMP fails", RefusedWrite(Refusal{Code: "InternalServerException", Text: "no", Status: 503}, destination), Fail, "AWS fails"},
+		{"STS fails", RefusedSession(Refusal{Code: "ServiceUnavailable", Text: "no", Status: 503}, Finding{}), Fail, "AWS fails"},
 		{"write throttled", RefusedWrite(Refusal{Code: "ThrottlingException", Text: "Rate exceeded", Status: 429}, destination), Fail, "limits"},
 		{"write elsewhere", RefusedWrite(Refusal{Code: "InvalidSignatureException", Text: "Credential should be scoped to a valid " +
 			"region.", Status: 403}, destination), Fail, "another region than eu-west-1"},

@@ -28,8 +28,8 @@ func Evaluate(documents []policy.Document, action, resource string) Answer {
 	return answer
 }
 
-// decide evaluates documents for a request. text names the condition that decides, or that
-// is not met; empty: none.
+// decide evaluates documents for a request. text names the statement that denies, the
+// condition that decides, or one that is not met; empty: there is none.
 func (r request) decide(documents []policy.Document, action, resource string) (answer Answer, text string) {
 	allows := false
 	var mayAllow, mayDeny, notMet string
@@ -42,7 +42,7 @@ func (r request) decide(documents []policy.Document, action, resource string) (a
 			denies := s.Effect == "Deny"
 			switch {
 			case result == holds && denies:
-				return Denies, ""
+				return Denies, nameOf(s, i)
 			case result == holds:
 				allows = true
 			case result == unknown && denies:
@@ -221,9 +221,10 @@ func Permission(policies []RolePolicy, own string, d policy.Destination, fix Fix
 			Permissions,
 			About{},
 			NewFix("remove the statement that denies it from the role's policies: it is not in ampbridge's permission document"),
-			"a policy of the role denies %s on %s",
+			"a policy of the role denies %s on %s: %s",
 			action,
 			resource,
+			denying(policies, d, action, resource),
 		)
 	}
 	if text != "" {
@@ -234,6 +235,18 @@ func Permission(policies []RolePolicy, own string, d policy.Destination, fix Fix
 			Comparing("resource", resource, others...)
 	}
 	return Failed(Permissions, About{}, fix, "nothing in it allows %s on %s", action, resource)
+}
+
+// denying names the policies that deny the first of the actions, and the statement.
+func denying(policies []RolePolicy, d policy.Destination, actions, resource string) string {
+	action, _, _ := strings.Cut(actions, ", ")
+	var names []string
+	for _, p := range policies {
+		if answer, statement := requestTo(d).decide([]policy.Document{p.Document}, action, resource); answer == Denies {
+			names = append(names, fmt.Sprintf("%s of %s", statement, p.Name))
+		}
+	}
+	return strings.Join(names, ", ")
 }
 
 // resources are those on which the action is allowed.
@@ -291,6 +304,9 @@ func Bounds(b BoundaryState, wanted string, d policy.Destination, fix, bootstrap
 		).until(provenBy(d))
 	}
 	message := fmt.Sprintf("%s does not allow %s on %s, whatever the permission document allows", b.ARN, action, resource)
+	if answer == Denies {
+		message += ": " + text + " denies it"
+	}
 	if answer == Silent && wanted != "" && action == strings.Join(policy.AccessQuery.Actions(), ", ") {
 		return Failed(Boundary, About{}, bootstrap, "%s", message)
 	}

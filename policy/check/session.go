@@ -106,6 +106,8 @@ func RefusedSession(r Refusal, trust Finding) Finding {
 			"the role does not exist, or its trust document does not let this subject in with this audience: run doctor with credentials " +
 				"that may read IAM, or run ampbridge sync",
 		)
+	case r.Status >= 500:
+		return fails(awsFails)
 	case r.NoAnswer():
 		return fails("STS does not answer: check sts.endpoint, sts.proxyURL and sts.caBundle in the policy, and the network")
 	}
@@ -138,9 +140,18 @@ func RefusedRead(r Refusal, d policy.Destination) Finding {
 	return Failed(Read, About{}, NewFix(ampFix(r, d, "aps:QueryMetrics")), "%s", r)
 }
 
+// awsFails is the fix for an error of AWS itself.
+const awsFails = "AWS fails: run doctor again; if it stays, see the AWS Health Dashboard"
+
+// clock reports whether AWS refused the time of a request or of a sample.
+func (r Refusal) clock() bool {
+	return strings.Contains(r.Text, "Signature expired") || strings.Contains(r.Text, "Signature not yet current") ||
+		containsFolded(r.Text, "too old") || containsFolded(r.Text, "in the future")
+}
+
 // otherRegion reports whether AMP refused the signature because it is for another region.
 func (r Refusal) otherRegion() bool {
-	return strings.HasPrefix(r.Code, "InvalidSignature") || strings.Contains(r.Text, "scoped to a valid region")
+	return strings.Contains(r.Text, "scoped to a valid region")
 }
 
 // denials are the reasons in AWS's message of a 403, with the fix
@@ -175,6 +186,14 @@ func containsFolded(text, part string) bool { return strings.Contains(strings.To
 
 func ampFix(r Refusal, d policy.Destination, action string) string {
 	switch {
+	case r.clock():
+		return "check the clock of this machine: by AWS's clock the request is not of now"
+	case strings.HasPrefix(r.Code, "MissingAuthenticationToken"):
+		return "check destinations[].endpoint in the policy, and the proxies in between: AMP got no signature at this address"
+	case r.Status == 413:
+		return "check the proxies in between: doctor's sample is small, and AMP does not refuse it for its size"
+	case r.Status >= 500:
+		return awsFails
 	case r.otherRegion():
 		return "the workspace is in another region than " + d.Workspace.Region + ": copy its whole ARN into the policy, as aws amp " +
 			"list-workspaces prints it"

@@ -98,6 +98,7 @@ func (x *runner) checkAWS(ctx context.Context) {
 		if _, done := inspectors[account]; !done {
 			inspectors[account] = x.checkAccount(ctx, me, d)
 		}
+		x.checkWorkspace(ctx, me, d)
 		roles := x.rolesOf(d)
 		for _, r := range roles {
 			x.checkRole(ctx, inspectors[account], r)
@@ -113,7 +114,7 @@ func (x *runner) checkAWS(ctx context.Context) {
 		}
 	}
 	for _, d := range x.policy.Destinations {
-		x.checkWorkspace(ctx, me, d)
+		x.checkQuery(ctx, me, d)
 	}
 	for _, s := range x.subjects {
 		for _, d := range s.destinations {
@@ -283,18 +284,31 @@ func (x *runner) boundary(ctx context.Context, i *awsiam.Inspector, role *plan.R
 	return check.Bounds(state, wanted, d, x.source.sync(), x.source.bootstrap(role.ARN.Account))
 }
 
-// checkWorkspace uses the caller's own credentials: a writer's role may not read.
+// foreign returns why the caller cannot ask about a workspace; empty: it can.
+func (me caller) foreign(d policy.Destination) string {
+	if me.missing == "" && me.account != d.Workspace.Account {
+		return fmt.Sprintf("these credentials are for account %s, the workspace is in %s", me.account, d.Workspace.Account)
+	}
+	return me.missing
+}
+
+// checkWorkspace and checkQuery use the caller's own credentials: a writer's role may not
+// read.
 func (x *runner) checkWorkspace(ctx context.Context, me caller, d policy.Destination) {
 	about := check.About{Destination: d.Name}
-	reason := me.missing
-	if reason == "" && me.account != d.Workspace.Account {
-		reason = fmt.Sprintf("these credentials are for account %s, the workspace is in %s", me.account, d.Workspace.Account)
-	}
-	if reason != "" {
-		x.checks.Skip(about, reason, check.Workspace, check.Query)
+	if reason := me.foreign(d); reason != "" {
+		x.checks.Skip(about, reason, check.Workspace)
 		return
 	}
 	x.checks.Run(check.Workspace, about, func() check.Finding { return describeWorkspace(ctx, me, d) })
+}
+
+func (x *runner) checkQuery(ctx context.Context, me caller, d policy.Destination) {
+	about := check.About{Destination: d.Name}
+	if reason := me.foreign(d); reason != "" {
+		x.checks.Skip(about, reason, check.Query)
+		return
+	}
 	x.checks.Run(check.Query, about, func() check.Finding {
 		if refused := query(ctx, http.DefaultClient, me.config.Credentials, d.Workspace.Region, d.URL()); refused != nil {
 			return x.refusedBy(check.Query, about, d, *refused, check.RefusedQuery)

@@ -59,6 +59,7 @@ func (x *runner) beforeInstallation(ctx context.Context) {
 			x.checkEmptyAccount(ctx, me, d)
 		}
 		x.checkWorkspace(ctx, me, d)
+		x.checkQuery(ctx, me, d)
 	}
 	for _, c := range check.All {
 		if !x.checks.Has(c.ID) {

@@ -163,10 +163,13 @@ func (x *runner) keys(
 	x.published = readIssuer(ctx, issuer, token)
 	if x.published.Problem != "" && ask != nil {
 		refused := ask()
-		if refused == nil {
+		switch {
+		case refused == nil && !x.published.Unreached:
+			return warned(check.PublishKeys, "STS accepts the token, perhaps by keys that it read before: AWS will get this answer, too: %s",
+				x.published.Problem)
+		case refused == nil:
 			return passed("AWS has read the keys: STS accepts the token (from this machine: %s)", x.published.Problem)
-		}
-		if refused.Unread() {
+		case refused.Unread():
 			x.published.Unreached = false
 			x.published.Problem += "; AWS cannot read it either: " + refused.String()
 		}
