@@ -60,7 +60,7 @@ func Environment(c ContainerState) Finding {
 			NewFix("take the static keys out, if nothing else needs them"),
 			"AWS_ACCESS_KEY_ID is set: ampbridge does not use it, but something may",
 		)
-	case len(c.Hidden) > 0:
+	case len(c.Hidden) > 0 && c.Given:
 		return Skipped(
 			Identity,
 			About{},
@@ -81,6 +81,10 @@ func Environment(c ContainerState) Finding {
 		message += ", AWS_ROLE_ARN for people and tools"
 	case role != "":
 		message += ", AWS_ROLE_ARN is the pod's own"
+	}
+	if len(c.Hidden) > 0 {
+		message = "no AWS variable of ampbridge; part of the environment comes from " + strings.Join(c.Hidden, ", ") +
+			", which doctor does not read, and nothing in it changes what ampbridge does"
 	}
 	if len(users) > 0 {
 		message += "; the identity of the pod or its node is used, as before, by " + whereOf(users)

@@ -82,11 +82,12 @@ type Finding struct {
 	Compared *Comparison `json:"compared,omitempty"`
 	// Fix is what to do; nil: nothing.
 	Fix *Fix `json:"fix,omitempty"`
-	// Proof is the check that proves a warning wrong if it passes; empty: none does.
+	// Proof is the check that turns a warning, or a skipped check, into a pass if it passes;
+	// empty: none does.
 	Proof ID `json:"-"`
 }
 
-// until returns the finding with the check that proves it wrong.
+// until returns the finding with the check that turns it into a pass.
 func (f Finding) until(proof ID) Finding {
 	f.Proof = proof
 	return f

@@ -66,13 +66,13 @@ func (r *Runner) Add(findings ...Finding) {
 	}
 }
 
-// lift turns earlier warnings into passes that a passed check proves wrong.
+// lift turns earlier warnings and skipped checks into passes that a passed check proves.
 func (r *Runner) lift(passed Finding) {
 	if passed.Status != Pass {
 		return
 	}
 	for i, f := range r.findings {
-		if f.Proof == passed.ID && f.Status == Warn && f.About.overlaps(passed.About) {
+		if f.Proof == passed.ID && (f.Status == Warn || f.Status == Skip) && f.About.overlaps(passed.About) {
 			r.findings[i].Status, r.findings[i].Fix, r.findings[i].Proof = Pass, nil, ""
 			r.findings[i].Message += fmt.Sprintf("; %s passes, which proves it", passed.ID)
 		}

@@ -258,7 +258,7 @@ func (x *runner) mintToken(ctx context.Context, s *subject) check.Finding {
 	)
 	switch {
 	case forbidden(err):
-		return skipped("you may not request tokens of %s/%s (create serviceaccounts/token)", s.Namespace, s.ServiceAccount)
+		return skipped("you may not request tokens of %s/%s (create serviceaccounts/token): %v", s.Namespace, s.ServiceAccount, err)
 	case err != nil:
 		return failed(check.NewFix("check the API server"), "the API server issues no token: %v", err)
 	}

@@ -178,7 +178,7 @@ func (x *runner) provider(ctx context.Context, i *awsiam.Inspector, target plan.
 		// The list only makes the fix more exact.
 		state.Others = nil
 	}
-	fix := x.source.sync()
+	fix := x.syncFix()
 	if !x.managed(d) {
 		create := check.Command{
 			"aws",
@@ -192,7 +192,7 @@ func (x *runner) provider(ctx context.Context, i *awsiam.Inspector, target plan.
 		if !x.published.Public && x.published.Thumbprint != "" {
 			create = append(create, "--thumbprint-list", x.published.Thumbprint)
 		}
-		fix = check.NewFix("register the issuer", create)
+		fix = check.NewFix("register the issuer (with Terraform: ampbridge plan -o terraform)", create)
 	}
 	return check.Provider(target.Provider, x.policy.Token.Audience, state, x.published, fix)
 }
@@ -281,7 +281,7 @@ func (x *runner) boundary(ctx context.Context, i *awsiam.Inspector, role *plan.R
 			state.Document = &document
 		}
 	}
-	return check.Bounds(state, wanted, d, x.source.sync(), x.source.bootstrap(role.ARN.Account))
+	return check.Bounds(state, wanted, d, x.syncFix(), x.source.bootstrap(role.ARN.Account))
 }
 
 // foreign returns why the caller cannot ask about a workspace; empty: it can.
@@ -311,7 +311,7 @@ func (x *runner) checkQuery(ctx context.Context, me caller, d policy.Destination
 	}
 	x.checks.Run(check.Query, about, func() check.Finding {
 		if refused := query(ctx, http.DefaultClient, me.config.Credentials, d.Workspace.Region, d.URL()); refused != nil {
-			return x.refusedBy(check.Query, about, d, *refused, check.RefusedQuery)
+			return x.refusedBy(ctx, check.Query, about, d, *refused, check.RefusedQuery)
 		}
 		return passed("%s answers", d.Workspace.ID())
 	})

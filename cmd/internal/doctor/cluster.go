@@ -9,13 +9,16 @@ import (
 	"maps"
 	"net/url"
 	"strings"
+	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 
 	"github.com/ampbridge/ampbridge/cmd/internal/kube"
+	"github.com/ampbridge/ampbridge/cmd/internal/usage"
 	"github.com/ampbridge/ampbridge/policy"
 	"github.com/ampbridge/ampbridge/policy/check"
 )
@@ -109,7 +112,7 @@ func noAnswer(host string, err error) check.Finding {
 	return failed(
 		check.NewFix("check the kubeconfig and its context, this machine's network (VPN, proxy), and whether the API server is up",
 			check.Command{"kubectl", "cluster-info"}),
-		"the cluster did not answer at %s: %v", host, err)
+		"the cluster does not answer at %s: %v", host, err)
 }
 
 // firstLine returns the error without the advice that client-go adds below it.
@@ -176,12 +179,13 @@ func (c *cluster) issuer(ctx context.Context) (policy.Issuer, error) {
 	return policy.Issuer(document.Issuer), err
 }
 
-func (c *cluster) namespaceLabels(ctx context.Context, name string) (map[string]string, error) {
+// namespace returns an empty object with an error.
+func (c *cluster) namespace(ctx context.Context, name string) (corev1.Namespace, error) {
 	ns, err := c.client.CoreV1().Namespaces().Get(ctx, name, metav1.GetOptions{})
 	if err != nil {
-		return nil, err
+		return corev1.Namespace{}, err
 	}
-	return ns.Labels, nil
+	return *ns, nil
 }
 
 func (c *cluster) serviceAccountAnnotations(ctx context.Context, s policy.Subject) (map[string]string, error) {
@@ -192,21 +196,34 @@ func (c *cluster) serviceAccountAnnotations(ctx context.Context, s policy.Subjec
 	return sa.Annotations, nil
 }
 
-// labelledAccounts returns the service accounts of labelled namespaces.
-func (c *cluster) labelledAccounts(ctx context.Context) ([]policy.Subject, error) {
-	var list []policy.Subject
-	namespaces, err := c.client.CoreV1().Namespaces().List(ctx, metav1.ListOptions{LabelSelector: policy.LabelInjection})
+// labelledNamespaces returns the names of the namespaces with the label.
+func (c *cluster) labelledNamespaces(ctx context.Context) ([]string, error) {
+	list, err := c.client.CoreV1().Namespaces().List(ctx, metav1.ListOptions{LabelSelector: policy.LabelInjection})
 	if err != nil {
 		return nil, fmt.Errorf("the labelled namespaces cannot be listed: %w", err)
 	}
-	for _, ns := range namespaces.Items {
+	names := make([]string, len(list.Items))
+	for i, ns := range list.Items {
+		names[i] = ns.Name
+	}
+	return names, nil
+}
+
+// labelledAccounts returns the service accounts of labelled namespaces.
+func (c *cluster) labelledAccounts(ctx context.Context) ([]policy.Subject, error) {
+	var list []policy.Subject
+	namespaces, err := c.labelledNamespaces(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for _, ns := range namespaces {
 		for options := (metav1.ListOptions{Limit: pageSize}); ; {
-			page, err := c.client.CoreV1().ServiceAccounts(ns.Name).List(ctx, options)
+			page, err := c.client.CoreV1().ServiceAccounts(ns).List(ctx, options)
 			if err != nil {
-				return nil, fmt.Errorf("the service accounts of %s cannot be listed: %w", ns.Name, err)
+				return nil, fmt.Errorf("the service accounts of %s cannot be listed: %w", ns, err)
 			}
 			for _, sa := range page.Items {
-				list = append(list, policy.Subject{Namespace: ns.Name, ServiceAccount: sa.Name})
+				list = append(list, policy.Subject{Namespace: ns, ServiceAccount: sa.Name})
 			}
 			if options.Continue = page.Continue; options.Continue == "" {
 				break
@@ -216,7 +233,7 @@ func (c *cluster) labelledAccounts(ctx context.Context) ([]policy.Subject, error
 	return list, nil
 }
 
-func namespaceFinding(name string, labels map[string]string, err error) check.Finding {
+func (x *runner) namespaceFinding(ctx context.Context, name string, ns corev1.Namespace, err error) check.Finding {
 	label := check.Command{
 		"kubectl",
 		"label",
@@ -225,16 +242,20 @@ func namespaceFinding(name string, labels map[string]string, err error) check.Fi
 		"--overwrite",
 		policy.LabelInjection + "=" + string(policy.InjectionEnabled),
 	}
-	value, labelled := labels[policy.LabelInjection]
+	value, labelled := ns.Labels[policy.LabelInjection]
 	switch {
 	case apierrors.IsNotFound(err):
-		return failed(
-			check.NewFix("create the namespace and label it", check.Command{"kubectl", "create", "namespace", name}, label),
-			"namespace %s does not exist",
-			name,
-		)
+		fix := check.NewFix("create the namespace and label it", check.Command{"kubectl", "create", "namespace", name}, label)
+		near := x.nearNamespaces(ctx, name)
+		if near != "" { // no command: to create a mistyped namespace would hide the mistake
+			fix = check.NewFix("correct the namespace in the grant of the policy, or the flag --namespace; or create it and label it")
+		}
+		return failed(fix, "namespace %s does not exist%s", name, near)
 	case err != nil:
 		return skipped("namespace %s cannot be read: %v", name, err)
+	case ns.DeletionTimestamp != nil:
+		return failed(check.NewFix("wait until it is deleted, or see what keeps it", check.Command{"kubectl", "describe", "namespace", name}),
+			"namespace %s is being deleted since %s", name, ns.DeletionTimestamp.UTC().Format(time.RFC3339))
 	case !labelled:
 		return failed(
 			check.NewFix("label the namespace, and restart Prometheus", label),
@@ -252,6 +273,20 @@ func namespaceFinding(name string, labels map[string]string, err error) check.Fi
 		)
 	}
 	return passed("%s carries %s=%s", name, policy.LabelInjection, value)
+}
+
+// nearNamespaces returns a question with the namespaces that resemble a name; empty: there
+// are none, or they cannot be listed.
+func (x *runner) nearNamespaces(ctx context.Context, name string) string {
+	list, err := x.cluster.client.CoreV1().Namespaces().List(ctx, metav1.ListOptions{Limit: pageSize})
+	if err != nil {
+		return ""
+	}
+	names := make([]string, len(list.Items))
+	for i, ns := range list.Items {
+		names[i] = ns.Name
+	}
+	return usage.DidYouMean("", name, names)
 }
 
 func serviceAccountFinding(s policy.Subject, labels, annotations map[string]string, err error) check.Finding {
@@ -298,13 +333,15 @@ func serviceAccountFinding(s policy.Subject, labels, annotations map[string]stri
 			value,
 		)
 	case value == "" && labels[policy.LabelInjection] == string(policy.InjectionAnnotated):
-		return warned(
+		f := warned(
 			check.NewFix("annotate the service account, or its pods", annotate("=true")),
 			"the namespace injects only with an annotation (%s=annotated), and %s/%s has none: its pods need it",
 			policy.LabelInjection,
 			s.Namespace,
 			s.ServiceAccount,
 		)
+		f.Proof = check.Pods
+		return f
 	}
 	return passed("the service account exists")
 }

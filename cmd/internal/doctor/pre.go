@@ -234,7 +234,7 @@ func (x *runner) checkEmptyAccount(ctx context.Context, me caller, d policy.Dest
 			)
 		}
 		return check.Bounds(check.BoundaryState{ARN: wanted.String(), Document: &document}, wanted.String(), d,
-			x.source.sync(), x.source.bootstrap(target.Account))
+			x.syncFix(), x.source.bootstrap(target.Account))
 	})
 }
 

@@ -74,10 +74,10 @@ func TestVerdictWithoutACluster(t *testing.T) {
 			"name an existing kubeconfig", false},
 		{"a context that does not exist", kubeconfigOf(t, trusted.URL, "{}"), "prod",
 			nothing + `the kubeconfig cannot be used: context "prod" does not exist`, "one of its contexts", false},
-		{"a closed port", kubeconfigOf(t, "https://"+testkit.FreeAddr(t), "{}"), "", nothing + "the cluster did not answer at https://127.0.0.1",
+		{"a closed port", kubeconfigOf(t, "https://"+testkit.FreeAddr(t), "{}"), "", nothing + "the cluster does not answer at https://127.0.0.1",
 			"check the kubeconfig and its context, this machine's network", false},
 		{"a name without an address", kubeconfigOf(t, "https://gone.invalid", "{}"), "",
-			nothing + "the cluster did not answer at https://gone.invalid: dial tcp: lookup", "this machine's network", false},
+			nothing + "the cluster does not answer at https://gone.invalid: dial tcp: lookup", "this machine's network", false},
 		{"another certificate", kubeconfigOf(t, untrusted.URL, "{}"), "", nothing + "the kubeconfig does not trust the certificate of",
 			"certificate-authority-data", false},
 		{"an expired token", kubeconfigOf(t, apiServer(t, http.StatusUnauthorized, http.StatusUnauthorized).URL, "{token: old}"), "",
@@ -236,13 +236,13 @@ func TestNoAnswerOfAMP(t *testing.T) {
 	none := check.Refusal{Text: "no answer: connection refused"}
 	for _, judge := range []func(check.Refusal, policy.Destination) check.Finding{check.RefusedWrite, check.RefusedRead, check.RefusedQuery} {
 		for endpoint, want := range map[string]check.Status{"": check.Skip, "https://vpce.example": check.Fail} {
-			f := (&runner{}).refusedBy(check.Write, check.About{}, policy.Destination{Endpoint: endpoint}, none, judge)
+			f := (&runner{}).refusedBy(t.Context(), check.Write, check.About{}, policy.Destination{Endpoint: endpoint}, none, judge)
 			if f.Status != want || !strings.Contains(f.Message, "connection refused") || f.Fix == nil {
 				t.Errorf("endpoint %q: %s: %s", endpoint, f.Status, f.Message)
 			}
 		}
 		refused := check.Refusal{Code: "ValidationException", Text: "no", Status: 400}
-		if f := (&runner{}).refusedBy(check.Write, check.About{}, policy.Destination{}, refused, judge); f.Status != check.Fail {
+		if f := (&runner{}).refusedBy(t.Context(), check.Write, check.About{}, policy.Destination{}, refused, judge); f.Status != check.Fail {
 			t.Errorf("an answer of AMP: %s: %s", f.Status, f.Message)
 		}
 	}

@@ -41,12 +41,12 @@ func (x *runner) rolesOf(d policy.Destination) []destinationRole {
 
 func (x *runner) fixRole(r destinationRole) check.Fix {
 	if x.managed(r.destination) {
-		return x.source.sync()
+		return x.syncFix()
 	}
 	name := r.arn.RoleName()
 	path := strings.TrimSuffix(strings.TrimPrefix(r.arn.Resource, "role"), name)
 	fix := x.fixPermission(r)
-	fix.Summary = "create the role (with a permissions boundary, if your account has one), or let sync manage it (trust.manage: roles)"
+	fix.Summary = "create the role (with Terraform: ampbridge plan -o terraform), or let sync manage it (trust.manage: roles)"
 	fix.Commands = append(
 		[]check.Command{{"aws", "iam", "create-role", "--role-name", name, "--path", path, "--assume-role-policy-document", x.trust(r)}},
 		fix.Commands...)
@@ -64,7 +64,7 @@ func (x *runner) trust(r destinationRole) string {
 
 func (x *runner) fixTrust(r destinationRole, role *plan.Role, want check.WantedTrust) check.Fix {
 	if x.managed(r.destination) {
-		fix := x.source.sync()
+		fix := x.syncFix()
 		// A document for one subject alone is always below the quota.
 		if r.about.Subject == "" && want.ExceedsQuota(role.Trust, plan.TrustQuota) {
 			fix.Summary = fmt.Sprintf(
@@ -77,7 +77,7 @@ func (x *runner) fixTrust(r destinationRole, role *plan.Role, want check.WantedT
 		return fix
 	}
 	return check.NewFix(
-		"replace the trust document (add the statements of other clusters in it)",
+		"replace the trust document (add the statements of other clusters in it; with Terraform: ampbridge plan -o terraform)",
 		check.Command{"aws", "iam", "update-assume-role-policy",
 			"--role-name", r.arn.RoleName(), "--policy-document", x.trust(r)},
 	)
@@ -85,9 +85,9 @@ func (x *runner) fixTrust(r destinationRole, role *plan.Role, want check.WantedT
 
 func (x *runner) fixPermission(r destinationRole) check.Fix {
 	if x.managed(r.destination) {
-		return x.source.sync()
+		return x.syncFix()
 	}
-	return check.NewFix("add a permission document to the role", check.Command{
+	return check.NewFix("add a permission document to the role (with Terraform: ampbridge plan -o terraform)", check.Command{
 		"aws",
 		"iam",
 		"put-role-policy",

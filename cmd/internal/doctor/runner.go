@@ -31,6 +31,9 @@ type runner struct {
 	source   policySource
 	issuer   policy.Issuer
 	subjects []*subject
+	// syncWorkload is what runs sync, such as deployment/ampbridge-sync; empty: nothing in the
+	// cluster, or it is not known.
+	syncWorkload string
 	// published is what the issuer publishes.
 	published check.Published
 }
@@ -197,9 +200,7 @@ func (x *runner) checkSubjects(ctx context.Context) {
 		return
 	}
 	if len(subjects) == 0 {
-		x.checks.Add(check.Failed(check.Namespace, check.About{}, check.NewFix("label the namespace of your Prometheus",
-			check.Command{"kubectl", "label", "namespace", "NAMESPACE", policy.LabelInjection + "=" + string(policy.InjectionEnabled)}),
-			"no service account that a grant covers is in a namespace with the label %s", policy.LabelInjection))
+		x.checks.Add(x.noSubjects(ctx))
 		return
 	}
 	for _, s := range subjects {
@@ -216,13 +217,44 @@ func (x *runner) addSubject(s policy.Subject, labels map[string]string) *subject
 	return added
 }
 
+// noSubjects returns why there is no service account to check.
+func (x *runner) noSubjects(ctx context.Context) check.Finding {
+	discover := check.NewFix("add a grant for the service account of your Prometheus to the policy: discover prints it",
+		check.Command{"ampbridge", "discover"})
+	if x.Namespace != "" {
+		ns, err := x.cluster.namespace(ctx, x.Namespace)
+		if f := x.namespaceFinding(ctx, x.Namespace, ns, err); f.Status != check.Pass {
+			return f.For(check.Namespace, check.About{})
+		}
+		return check.Failed(check.Grant, check.About{}, discover, "no grant covers a service account of namespace %s", x.Namespace)
+	}
+	labelled, err := x.cluster.labelledNamespaces(ctx)
+	switch {
+	case len(x.policy.Grants) == 0:
+		return check.Failed(check.Grant, check.About{}, discover, "the policy has no grants")
+	case err == nil && len(labelled) > 0:
+		return check.Failed(check.Grant, check.About{}, discover, "no grant covers a service account of the labelled namespaces: %s",
+			strings.Join(labelled, ", "))
+	}
+	return check.Failed(check.Namespace, check.About{}, check.NewFix("label the namespace of your Prometheus",
+		check.Command{"kubectl", "label", "namespace", "NAMESPACE", policy.LabelInjection + "=" + string(policy.InjectionEnabled)}),
+		"no service account that a grant covers is in a namespace with the label %s", policy.LabelInjection)
+}
+
 func (x *runner) checkSubject(ctx context.Context, named policy.Subject) {
-	labels, namespaceErr := x.cluster.namespaceLabels(ctx, named.Namespace)
+	ns, namespaceErr := x.cluster.namespace(ctx, named.Namespace)
+	annotations, accountErr := x.cluster.serviceAccountAnnotations(ctx, named)
+	if annotations[policy.AnnotationInject] == "false" && !slices.Contains(x.literalSubjects(), named) {
+		// A wildcard covers it, and it opted out: nothing is to be checked for it.
+		x.checks.Add(check.Excluded(check.ServiceAccount, check.About{Subject: named.String()}, "it has opted out (annotation %s)",
+			policy.AnnotationInject))
+		return
+	}
+	labels := ns.Labels
 	s := x.addSubject(named, labels)
 	x.checks.Run(check.Namespace, s.about, func() check.Finding {
-		return namespaceFinding(named.Namespace, labels, namespaceErr)
+		return x.namespaceFinding(ctx, named.Namespace, ns, namespaceErr)
 	})
-	annotations, accountErr := x.cluster.serviceAccountAnnotations(ctx, named)
 	s.annotations = annotations
 	if apierrors.IsNotFound(namespaceErr) {
 		x.checks.Add(check.BlockedBy(check.ServiceAccount, s.about, check.Namespace)) // it cannot exist either
@@ -268,9 +300,20 @@ func literal(g policy.Grant) []policy.Subject {
 	return list
 }
 
+// forgotten reports whether a service account exists that a grant names, in a namespace
+// without the label.
+func (x *runner) forgotten(ctx context.Context, s policy.Subject) bool {
+	ns, err := x.cluster.namespace(ctx, s.Namespace)
+	if _, labelled := ns.Labels[policy.LabelInjection]; err != nil || labelled {
+		return false
+	}
+	_, err = x.cluster.serviceAccountAnnotations(ctx, s)
+	return err == nil
+}
+
 // chosenSubjects returns the subjects to check: the one in the flags; else the
-// service accounts that exist and have a grant, and, for a grant that covers none of
-// these, the ones that it names.
+// service accounts that exist and have a grant, also those in a namespace without the label
+// that a grant names, and, for a grant that covers none of these, the ones that it names.
 func (x *runner) chosenSubjects(ctx context.Context) ([]policy.Subject, error) {
 	if x.ServiceAccount != "" {
 		return x.literalSubjects(), nil
@@ -294,8 +337,8 @@ func (x *runner) chosenSubjects(ctx context.Context) ([]policy.Subject, error) {
 				add(s)
 			}
 		}
-		if !found {
-			for _, s := range literal(g) {
+		for _, s := range literal(g) {
+			if !found || x.forgotten(ctx, s) {
 				add(s)
 			}
 		}
@@ -353,11 +396,21 @@ func (s policySource) bootstrap(account string) check.Fix {
 		check.Command{"ampbridge", "bootstrap", "--policy", file, "--account", account, "--apply"})
 }
 
-// sync returns the fix that runs sync.
-func (s policySource) sync() check.Fix {
+// syncFix returns the fix that runs sync, by what runs it.
+func (x *runner) syncFix() check.Fix {
+	s := x.source
 	if s.file != "" {
 		return check.NewFix("let sync update AWS to match the policy", check.Command{"ampbridge", "sync", "--once", "--policy", s.file})
 	}
-	return check.NewFix("sync fixes this in its next pass; if it cannot, its log shows why",
-		check.Command{"kubectl", "rollout", "restart", "deployment", "--namespace", s.namespace, "--selector", kube.SyncSelector})
+	kind, name, _ := strings.Cut(x.syncWorkload, "/")
+	switch kind {
+	case "deployment":
+		return check.NewFix("sync fixes this in its next pass; if it cannot, its log shows why",
+			check.Command{"kubectl", "rollout", "restart", "deployment", "--namespace", s.namespace, "--selector", kube.SyncSelector})
+	case "cronjob":
+		return check.NewFix("the next run of sync fixes this; if it cannot, its log shows why",
+			check.Command{"kubectl", "create", "job", "--namespace", s.namespace, "--from", "cronjob/" + name, name + "-now"})
+	}
+	return check.NewFix("nothing in the cluster runs sync: write the installed policy to policy.yaml, and run sync",
+		check.Command{"ampbridge", "sync", "--once", "--policy", "policy.yaml"})
 }

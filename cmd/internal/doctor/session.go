@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"slices"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -15,8 +16,10 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/sts"
 	"github.com/aws/aws-sdk-go-v2/service/sts/types"
 
+	"github.com/ampbridge/ampbridge/cmd/internal/kube"
 	"github.com/ampbridge/ampbridge/policy"
 	"github.com/ampbridge/ampbridge/policy/check"
+	"github.com/ampbridge/ampbridge/policy/sidecarconfig"
 )
 
 const (
@@ -123,6 +126,8 @@ func (x *runner) checkSession(ctx context.Context, s *subject, d policy.Destinat
 		session, refused := x.exchange(s, d).session(ctx, s.token)
 		switch {
 		case refused == nil:
+		case refused.NoAnswer() && x.podWithSession(ctx, s, d) != "":
+			return passed("this machine could not reach STS (%s), and the sidecar of pod %s has a session", refused, x.podWithSession(ctx, s, d))
 		case refused.NoAnswer() && x.policy.STSFor(d) == (policy.STS{}):
 			return check.Unanswered(*refused)
 		default:
@@ -131,6 +136,27 @@ func (x *runner) checkSession(ctx context.Context, s *subject, d policy.Destinat
 		s.keepSession(d.Name, session)
 		return passed("STS gives a session of %s", x.policy.RoleFor(d, s.Subject))
 	})
+}
+
+// podWithSession returns a pod of the subject with a sidecar that has a session for d;
+// empty: there is none, or it cannot be read.
+func (x *runner) podWithSession(ctx context.Context, s *subject, d policy.Destination) string {
+	if x.cluster == nil {
+		return ""
+	}
+	pods, err := x.prometheusPods(ctx, s)
+	if err != nil {
+		return ""
+	}
+	for _, pod := range pods {
+		status, err := kube.SidecarStatus(ctx, x.cluster.client.CoreV1(), pod.Pod)
+		if err == nil && slices.ContainsFunc(status.Destinations, func(state sidecarconfig.DestinationStatus) bool {
+			return state.Name == d.Name && state.Valid
+		}) {
+			return pod.about.Pod
+		}
+	}
+	return ""
 }
 
 // exchange returns how a pod of s gets a session for d.
@@ -165,7 +191,7 @@ func (x *runner) checkWrite(ctx context.Context, s *subject, d policy.Destinatio
 		x.checks.Exclude(about, "excluded by --no-write", check.Write)
 		return
 	case session == nil:
-		x.checks.Skip(about, "there is no session to sign with", check.Write)
+		x.skipUntilFlow(check.Write, about, "there is no session to sign with")
 		return
 	}
 	x.checks.Run(check.Write, about, func() check.Finding {
@@ -173,7 +199,7 @@ func (x *runner) checkWrite(ctx context.Context, s *subject, d policy.Destinatio
 			"__name__": marker, "cluster": x.policy.Cluster.Name, "namespace": s.Namespace, "service_account": s.ServiceAccount,
 		}
 		if refused := write(ctx, session, d, labels, time.Now()); refused != nil {
-			return x.refusedBy(check.Write, about, d, *refused, check.RefusedWrite)
+			return x.refusedBy(ctx, check.Write, about, d, *refused, check.RefusedWrite)
 		}
 		return passed("%s accepted one sample of %s", d.Workspace.ID(), marker)
 	})
@@ -193,7 +219,7 @@ func (x *runner) checkRead(ctx context.Context, s *subject, d policy.Destination
 	}
 	x.checks.Run(check.Read, about, func() check.Finding {
 		if refused := query(ctx, http.DefaultClient, session, d.Workspace.Region, d.URL()); refused != nil {
-			return x.refusedBy(check.Read, about, d, *refused, check.RefusedRead)
+			return x.refusedBy(ctx, check.Read, about, d, *refused, check.RefusedRead)
 		}
 		return passed("%s answers a query of %s", d.Workspace.ID(), s)
 	})
@@ -202,20 +228,40 @@ func (x *runner) checkRead(ctx context.Context, s *subject, d policy.Destination
 // refusedBy judges a refusal of AMP. If AMP's own address gives no answer, that is this
 // machine's network; an endpoint of the policy is part of the installation.
 func (x *runner) refusedBy(
+	ctx context.Context,
 	id check.ID,
 	about check.About,
 	d policy.Destination,
 	r check.Refusal,
 	judge func(check.Refusal, policy.Destination) check.Finding,
 ) check.Finding {
-	if r.NoAnswer() && d.Endpoint == "" {
-		return check.Unanswered(r)
+	if r.NoAnswer() {
+		for _, s := range x.subjects {
+			if pod := x.podWithSession(ctx, s, d); pod != "" {
+				f := skipped("this machine could not reach AMP, and whether the pods can is shown by flow: %s", r)
+				f.Proof = check.Flow
+				return f
+			}
+		}
+		if d.Endpoint == "" {
+			return check.Unanswered(r)
+		}
 	}
 	f := judge(r, d)
 	if doubt, found := x.checks.Doubt(id, about); found && r.Status == http.StatusForbidden && f.Fix != nil {
 		f.Fix.Summary = fmt.Sprintf("check the conditions that %s names: %s", doubt.ID, doubt.Message)
 	}
 	return f
+}
+
+// skipUntilFlow adds that a check was skipped, unless the flow of the pods proves it.
+func (x *runner) skipUntilFlow(id check.ID, about check.About, reason string) {
+	if x.checks.Blocked(id, about) {
+		return
+	}
+	f := check.Skipped(id, about, "%s", reason)
+	f.Proof = check.Flow
+	x.checks.Add(f)
 }
 
 // keepSession keeps a session for the write and the query.

@@ -40,6 +40,7 @@ func (x *runner) checkSync(ctx context.Context) {
 	}
 	x.checks.Run(check.SyncLeads, check.About{}, func() check.Finding {
 		state, err := x.sync(ctx)
+		x.syncWorkload = state.Workload
 		if err != nil {
 			return skipped("%v", err)
 		}
@@ -47,7 +48,13 @@ func (x *runner) checkSync(ctx context.Context) {
 		if state.Workload != "" {
 			logs.Commands = []check.Command{{"kubectl", "logs", "--namespace", x.System, "--selector", kube.SyncSelector, "--tail=50"}}
 		}
-		return check.Sync(state, time.Duration(x.policy.Trust.Interval), x.Now(), logs)
+		f := check.Sync(state, time.Duration(x.policy.Trust.Interval), x.Now(), logs)
+		if reason := x.syncStuck(ctx, state); f.Status == check.Fail && reason != "" {
+			f.Message += "; " + reason
+			f.Fix = &check.Fix{Summary: "let a pod of sync run", Commands: []check.Command{
+				{"kubectl", "describe", "pods", "--namespace", x.System, "--selector", kube.SyncSelector}}}
+		}
+		return f
 	})
 }
 
@@ -94,6 +101,34 @@ func (x *runner) sync(ctx context.Context) (state check.SyncState, err error) {
 		state.Problem = err.Error()
 	}
 	return state, nil
+}
+
+// syncStuck returns why no pod of sync's Deployment runs; empty: one runs, or it is not known.
+func (x *runner) syncStuck(ctx context.Context, state check.SyncState) string {
+	if !strings.HasPrefix(state.Workload, "deployment/") {
+		return ""
+	}
+	pods, err := x.cluster.client.CoreV1().Pods(x.System).List(ctx, metav1.ListOptions{LabelSelector: kube.SyncSelector})
+	if err != nil {
+		return ""
+	}
+	if len(pods.Items) == 0 {
+		return state.Workload + " has no pods: check its replicas (sync.replicas of the chart)"
+	}
+	for i := range pods.Items {
+		pod := &pods.Items[i]
+		for _, c := range pod.Spec.Containers {
+			if reason := ended(pod, c.Name); reason != "" {
+				return fmt.Sprintf("pod %s does not run: %s", pod.Name, reason)
+			}
+		}
+		for _, c := range pod.Status.Conditions {
+			if c.Type == corev1.PodScheduled && c.Status == corev1.ConditionFalse {
+				return fmt.Sprintf("pod %s is not scheduled: %s", pod.Name, joined(c.Reason, c.Message))
+			}
+		}
+	}
+	return ""
 }
 
 // lease reads the Lease. If it looks expired, lease reads it again: the clocks of the
