@@ -665,6 +665,8 @@ func TestFlowState(t *testing.T) {
 			"none is known to be accepted", true},
 		{"some refused", remoteWrite{now, now - 1, 900, 0, 0, 0}, remoteWrite{now + 5, now + 4, 1400, 0, 12, 0}, 5 * time.Second, Warn,
 			"12 samples were refused since the start", true},
+		{"most refused", remoteWrite{now, now - 1, 900, 0, 0, 0}, remoteWrite{now + 5, now + 4, 1400, 0, 300, 0}, 5 * time.Second, Fail,
+			"300 samples were refused within 5 seconds, and fewer were accepted", true},
 		{"some refused long ago", remoteWrite{now, now - 1, 900, 0, 12, 0}, remoteWrite{now + 5, now + 4, 1400, 0, 12, 0}, 5 * time.Second, Warn,
 			"12 samples were refused since the start", true},
 

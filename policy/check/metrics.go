@@ -265,6 +265,10 @@ func queueState(
 	}
 	advanced := is.sent > was.sent
 	switch {
+	case advanced && taken > 0 && failed > taken:
+		return Failed(Flow, About{}, NewFix("see Prometheus's log for AMP's reason: duplicates and out of order come from two Prometheus "+
+			"servers with the same labels; Prometheus does not send refused samples again"),
+			"%s: %.0f samples were refused within %s, and fewer were accepted", name, failed, Span(apart)), true
 	case advanced && (failed == 0 || taken > 0):
 		return is.lost(name, flowing(name, was, is, log)), true
 	case apart < FlowWindow:

@@ -249,5 +249,7 @@ func TestOldPrometheusCountsWhatWasAccepted(t *testing.T) {
 	f, _ := FlowState(read(1000, 999, 0, 900, 400), read(1020, 1019, 0, 1400, 400), FlowWindow, []policy.Block{block}, time.Unix(1000, 0))
 	judged(t, f, Fail, "500 samples were refused within 20 seconds")
 	f, _ = FlowState(read(1000, 999, 0, 900, 400), read(1020, 1019, 10, 1400, 400), FlowWindow, []policy.Block{block}, time.Unix(1000, 0))
+	judged(t, f, Fail, "500 samples were refused within 20 seconds, and fewer were accepted")
+	f, _ = FlowState(read(1000, 999, 0, 900, 400), read(1020, 1019, 600, 1400, 400), FlowWindow, []policy.Block{block}, time.Unix(1000, 0))
 	judged(t, f, Warn, "samples were refused since the start")
 }

@@ -80,13 +80,24 @@ func (x *runner) dryRun(ctx context.Context, s *subject) check.Finding {
 		return failed(*doubt.Fix, "the pod was not injected, and the webhook gave no reason; %s", doubt.Message)
 	}
 	if warning != "" {
-		return failed(
-			check.NewFix("follow the webhook's warning; the webhook applies a changed policy within about a minute"),
-			"the pod was not injected: %s",
-			warning,
-		)
+		fix := check.NewFix("follow the webhook's warning; the webhook applies a changed policy within about a minute")
+		if other := x.otherRevision(ctx); other != "" {
+			fix = check.NewFix("apply this policy to the cluster, or run doctor without --policy: " + other)
+		}
+		return failed(fix, "the pod was not injected: %s", warning)
 	}
 	return failed(x.reachWebhook(), "the pod was not injected, and the webhook gave no reason")
+}
+
+// otherRevision returns how the installed policy differs from the file; empty: it does not, or
+// it cannot be read.
+func (x *runner) otherRevision(ctx context.Context) string {
+	found, err := kube.Policies(ctx, x.cluster.client, x.System)
+	if x.source.file == "" || err != nil || len(found) != 1 || revision([]byte(found[0].Text)) == x.checks.Head.PolicyRevision {
+		return ""
+	}
+	return fmt.Sprintf("the webhook has revision %s of ConfigMap %s/%s, and %s is revision %s",
+		revision([]byte(found[0].Text)), x.System, found[0].ConfigMap, x.source.file, x.checks.Head.PolicyRevision)
 }
 
 // reachWebhook is the fix for a webhook that the API server does not reach.

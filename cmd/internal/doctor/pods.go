@@ -61,13 +61,51 @@ func (x *runner) checkPods(ctx context.Context) {
 	// A wildcard also covers service accounts of other programs.
 	for _, s := range none {
 		const message = "no Prometheus pod of this service account is running"
-		if s.named || len(none) == len(x.subjects) {
+		if other := x.otherPrometheus(ctx, s); s.named && other != nil {
+			x.checks.Run(ids[0], s.about, func() check.Finding {
+				return failed(check.NewFix(fmt.Sprintf("in the policy (%s), add %s to the serviceAccounts of the grant, or let the pod run as %s",
+					x.source, other.Spec.ServiceAccountName, s.ServiceAccount)),
+					"no Prometheus pod runs as %s, and %s/%s runs as %s, which no grant covers",
+					s.ServiceAccount, other.Namespace, other.Name, other.Spec.ServiceAccountName)
+			})
+			x.checks.Skip(s.about, message, ids[1:]...)
+		} else if s.named || len(none) == len(x.subjects) {
 			x.checks.Skip(s.about, message+x.refusedPods(ctx, s.Namespace), ids[0])
 			x.checks.Skip(s.about, message, ids[1:]...)
 		} else {
 			x.checks.Exclude(s.about, message, ids...)
 		}
 	}
+}
+
+// otherPrometheus returns a Prometheus pod in the subject's namespace whose service account
+// no grant covers, and that did not opt out; nil: there is none, or the pods cannot be listed.
+func (x *runner) otherPrometheus(ctx context.Context, s *subject) *corev1.Pod {
+	list, err := x.cluster.client.CoreV1().Pods(s.Namespace).List(ctx, metav1.ListOptions{Limit: pageSize, FieldSelector: running(nil)})
+	if err != nil {
+		return nil
+	}
+	for i := range list.Items {
+		pod := &list.Items[i]
+		_, covered := x.policy.Entitled(policy.Subject{Namespace: pod.Namespace, ServiceAccount: pod.Spec.ServiceAccountName})
+		if _, prometheus := prometheusContainer(pod); prometheus && !covered && pod.Annotations[policy.AnnotationInject] != "false" {
+			return pod
+		}
+	}
+	return nil
+}
+
+// running returns a field selector for the pods that have not ended, of a service account;
+// nil: of any.
+func running(account *string) string {
+	selectors := []fields.Selector{
+		fields.OneTermNotEqualSelector("status.phase", string(corev1.PodSucceeded)),
+		fields.OneTermNotEqualSelector("status.phase", string(corev1.PodFailed)),
+	}
+	if account != nil {
+		selectors = append(selectors, fields.OneTermEqualSelector("spec.serviceAccountName", *account))
+	}
+	return fields.AndSelectors(selectors...).String()
 }
 
 // noteVersions adds the pod's images to the head of the report.
@@ -249,11 +287,7 @@ func (x *runner) flow(
 // prometheusPods returns the subject's pods that run Prometheus.
 func (x *runner) prometheusPods(ctx context.Context, s *subject) ([]*runningPod, error) {
 	list, err := x.cluster.client.CoreV1().Pods(s.Namespace).List(ctx, metav1.ListOptions{
-		FieldSelector: fields.AndSelectors(
-			fields.OneTermEqualSelector("spec.serviceAccountName", s.ServiceAccount),
-			fields.OneTermNotEqualSelector("status.phase", string(corev1.PodSucceeded)),
-			fields.OneTermNotEqualSelector("status.phase", string(corev1.PodFailed)),
-		).String(),
+		FieldSelector: running(&s.ServiceAccount),
 	})
 	if err != nil {
 		return nil, err

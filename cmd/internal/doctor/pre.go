@@ -78,48 +78,93 @@ func tooOld(gitVersion string) (check.Finding, bool) {
 		"the API server is %s", gitVersion), true
 }
 
-// made are the objects of the chart that few people may create.
-var made = []authorizationv1.ResourceAttributes{
-	{Group: "admissionregistration.k8s.io", Resource: "mutatingwebhookconfigurations"},
-	{Group: "admissionregistration.k8s.io", Resource: "validatingwebhookconfigurations"},
-	{Group: "admissionregistration.k8s.io", Resource: "validatingadmissionpolicies"},
-	{Group: "admissionregistration.k8s.io", Resource: "validatingadmissionpolicybindings"},
-	{Group: "rbac.authorization.k8s.io", Resource: "clusterroles"},
-	{Group: "rbac.authorization.k8s.io", Resource: "clusterrolebindings"},
-	{Group: "apps", Resource: "deployments"},
-	{Resource: "configmaps"},
-	{Resource: "secrets"},
-	{Resource: "serviceaccounts"},
-	{Resource: "services"},
+// chartResource is a resource of the objects that the chart has.
+type chartResource struct {
+	group, name string
+	// cluster is true if its objects are in no namespace.
+	cluster bool
+	// further verbs beside those of every resource.
+	further []string
 }
 
-// mayInstall asks the API server whether the caller may create the chart's objects.
+// chartResources are those of the chart's objects, without those of optional APIs
+// (cert-manager, the Prometheus operator) and those that are off by default (NetworkPolicy,
+// CronJob). Helm keeps its releases in Secrets.
+var chartResources = []chartResource{
+	{group: "admissionregistration.k8s.io", name: "mutatingwebhookconfigurations", cluster: true},
+	{group: "admissionregistration.k8s.io", name: "validatingwebhookconfigurations", cluster: true},
+	{group: "admissionregistration.k8s.io", name: "validatingadmissionpolicies", cluster: true},
+	{group: "admissionregistration.k8s.io", name: "validatingadmissionpolicybindings", cluster: true},
+	{group: "rbac.authorization.k8s.io", name: "clusterroles", cluster: true},
+	{group: "rbac.authorization.k8s.io", name: "clusterrolebindings", cluster: true},
+	{group: "rbac.authorization.k8s.io", name: "roles"},
+	{group: "rbac.authorization.k8s.io", name: "rolebindings"},
+	{group: "apps", name: "deployments"},
+	{group: "policy", name: "poddisruptionbudgets"},
+	{name: "configmaps"},
+	{name: "resourcequotas"},
+	{name: "secrets", further: []string{"list", "update"}},
+	{name: "serviceaccounts"},
+	{name: "services"},
+}
+
+// installVerbs are what Helm does with every object, to install the chart, to upgrade it and
+// to uninstall it.
+var installVerbs = []string{"create", "get", "patch", "delete"}
+
+// may asks the API server whether the caller has a right.
+func (x *runner) may(ctx context.Context, right authorizationv1.ResourceAttributes) (bool, error) {
+	review, err := x.cluster.client.AuthorizationV1().SelfSubjectAccessReviews().Create(ctx, &authorizationv1.SelfSubjectAccessReview{
+		Spec: authorizationv1.SelfSubjectAccessReviewSpec{ResourceAttributes: &right},
+	}, metav1.CreateOptions{})
+	if err != nil {
+		return false, err
+	}
+	return review.Status.Allowed, nil
+}
+
+// deniedRights returns the rights on the chart's objects that the caller lacks, such as
+// "create clusterroles, clusterrolebindings".
+func (x *runner) deniedRights(ctx context.Context) (denied []string, err error) {
+	// Of an administrator one answer is enough.
+	if all, err := x.may(ctx, authorizationv1.ResourceAttributes{Group: "*", Resource: "*", Verb: "*"}); err != nil || all {
+		return nil, err
+	}
+	byVerb := map[string][]string{}
+	for _, r := range chartResources {
+		right := authorizationv1.ResourceAttributes{Group: r.group, Resource: r.name}
+		if !r.cluster {
+			right.Namespace = x.System
+		}
+		for _, right.Verb = range slices.Concat(installVerbs, r.further) {
+			allowed, err := x.may(ctx, right)
+			if err != nil {
+				return nil, err
+			}
+			if !allowed {
+				byVerb[right.Verb] = append(byVerb[right.Verb], r.name)
+			}
+		}
+	}
+	for _, verb := range []string{"create", "get", "patch", "delete", "list", "update"} {
+		if len(byVerb[verb]) > 0 {
+			denied = append(denied, verb+" "+strings.Join(byVerb[verb], ", "))
+		}
+	}
+	return denied, nil
+}
+
+// mayInstall checks whether the caller may install the chart, and whether it is installed.
 func (x *runner) mayInstall(ctx context.Context) check.Finding {
-	var denied []string
-	for _, attributes := range made {
-		attributes.Verb = "create"
-		if !strings.Contains(attributes.Group, ".k8s.io") {
-			attributes.Namespace = x.System
-		}
-		review, err := x.cluster.client.AuthorizationV1().SelfSubjectAccessReviews().Create(
-			ctx,
-			&authorizationv1.SelfSubjectAccessReview{
-				Spec: authorizationv1.SelfSubjectAccessReviewSpec{ResourceAttributes: &attributes},
-			},
-			metav1.CreateOptions{},
-		)
-		if err != nil {
-			return skipped("the API server does not say what you may create: %v", err)
-		}
-		if !review.Status.Allowed {
-			denied = append(denied, attributes.Resource)
-		}
+	denied, err := x.deniedRights(ctx)
+	if err != nil {
+		return skipped("the API server does not show what you may do: %v", err)
 	}
 	if len(denied) > 0 {
-		return failed(check.NewFix("install as an administrator of the cluster"),
-			"you may not create %s, which the chart has", strings.Join(denied, ", "))
+		return failed(check.NewFix("install as an administrator of the cluster, or get these rights"),
+			"you may not %s, which the installation needs", strings.Join(denied, "; "))
 	}
-	_, err := x.cluster.client.AdmissionregistrationV1().MutatingWebhookConfigurations().Get(
+	_, err = x.cluster.client.AdmissionregistrationV1().MutatingWebhookConfigurations().Get(
 		ctx,
 		registration.DefaultName,
 		metav1.GetOptions{},
@@ -130,7 +175,7 @@ func (x *runner) mayInstall(ctx context.Context) check.Finding {
 	} else if !apierrors.IsNotFound(err) {
 		return skipped("the MutatingWebhookConfiguration %s cannot be read: %v", registration.DefaultName, err)
 	}
-	return passed("not installed yet, and you may create everything that the chart has")
+	return passed("not installed yet, and you may do everything that the installation needs")
 }
 
 // checkCandidates checks whether the running Prometheus pods of a subject would be
