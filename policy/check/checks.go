@@ -93,13 +93,13 @@ var All = []Check{
 		OIDCProvider, ScopeAWS, "does the account have an OIDC provider for exactly this issuer, with the audience?",
 		[]ID{Policy, IssuerMatches, Account},
 	},
-	{RoleExists, ScopeAWS, "does the role for the destination exist?", []ID{Policy, Account}},
+	{RoleExists, ScopeAWS, "does the role for the destination exist?", []ID{Policy, Account, Workspace}},
 	{
 		TrustDocument, ScopeAWS, "does its trust document let exactly this subject in, by issuer and audience?",
 		[]ID{IssuerMatches, ServiceAccount, Grant, OIDCProvider, RoleExists},
 	},
-	{Permissions, ScopeAWS, "does its permission document allow what the destination's access says?", []ID{RoleExists, Workspace}},
-	{Boundary, ScopeAWS, "does its permissions boundary allow it?", []ID{RoleExists, Workspace}},
+	{Permissions, ScopeAWS, "does its permission document allow what the destination's access says?", []ID{RoleExists}},
+	{Boundary, ScopeAWS, "does its permissions boundary allow it?", []ID{RoleExists}},
 	{
 		Session, ScopeAll, "does STS give a session for a real token?",
 		[]ID{TokenMinted, SigningKeys, Grant, OIDCProvider, RoleExists, TrustDocument},

@@ -46,6 +46,8 @@ type queue struct {
 	// attempts counts samples each time that they are sent, also those that are
 	// retried or refused; native histograms count as samples.
 	attempts, retried, failed, pending float64
+	// relabelled counts samples that write_relabel_configs dropped.
+	relabelled float64
 	// losses are what else Prometheus gave up, in words; empty: nothing.
 	losses []loss
 	// counted: Prometheus is older than 2.23, and counts what was accepted, not attempts.
@@ -98,6 +100,11 @@ func (m Metrics) queue(b policy.Block) (q queue) {
 		q.newest = max(q.newest, s.Value)
 	}
 	q.newest = max(q.newest, read("queue_highest_timestamp_seconds"))
+	for _, s := range m[prefix+"samples_dropped_total"] {
+		if s.Labels["reason"] == "dropped_series" && same(s.Labels, labels, "remote_name", "url", "queue") {
+			q.relabelled += s.Value
+		}
+	}
 	for _, l := range losses {
 		for _, s := range m[prefix+l.metric] {
 			if s.Value > 0 && same(s.Labels, labels, "remote_name", "url", "queue") && s.Labels["reason"] == l.reason {
@@ -298,6 +305,15 @@ func queueState(
 			retried,
 			Span(apart),
 			since,
+		), true
+	case is.sent == 0 && is.attempts == 0 && is.relabelled > 0:
+		return Failed(
+			Flow,
+			About{},
+			NewFix("correct remoteWrite.writeRelabelConfigs in the policy"),
+			"%s: nothing was ever sent: writeRelabelConfigs dropped all %.0f samples",
+			name,
+			is.relabelled,
 		), true
 	case is.sent == 0 && up > idleLimit:
 		return Failed(

@@ -110,7 +110,11 @@ func (s ObservedSidecar) destination(d sidecarconfig.DestinationStatus, now time
 	case !d.Valid:
 		return Failed(Sidecar, About{}, seeLog, "%s: there is no valid session%s, so Prometheus runs without the block", d.Name, because(d.Error))
 	case !d.Served:
-		return Failed(Sidecar, About{}, seeLog, "%s: there is a session, and the block is not served: the configuration cannot be edited%s",
+		fix := seeLog
+		if s.Status.Config.Error != "" {
+			fix = s.fixConfig()
+		}
+		return Failed(Sidecar, About{}, fix, "%s: there is a session, and the block is not served: the configuration cannot be edited%s",
 			d.Name, because(s.Status.Config.Error))
 	}
 	if f := s.refused(d, now); f.Status != Pass {
@@ -267,7 +271,7 @@ func (s ObservedSidecar) reloads(d sidecarconfig.DestinationStatus) Finding {
 // fixConfig is the fix for a configuration of the user's that Prometheus refuses.
 func (s ObservedSidecar) fixConfig() Fix {
 	file := cmp.Or(s.Config.File, "the configuration")
-	return withCommand("fix "+file+", which Prometheus refuses to load: promtool check config shows where; Prometheus's log does, too",
+	return withCommand("fix "+file+", which Prometheus refuses to load: promtool check config shows where, and so does Prometheus's log",
 		s.CheckConfig)
 }
 

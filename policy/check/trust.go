@@ -124,6 +124,20 @@ func nameOf(s policy.Statement, index int) string {
 	return fmt.Sprintf("statement %d", index+1)
 }
 
+// MergeTrust returns a trust document in which statement stands in place of all that are
+// about web identities of the provider. Other statements stay: they are those of other
+// clusters, services and people.
+func (w WantedTrust) MergeTrust(document string, statement policy.Document) policy.Document {
+	d, err := policy.ParseDocument(document)
+	if err != nil {
+		return statement
+	}
+	d.Statement = append(slices.DeleteFunc(d.Statement, func(s policy.Statement) bool {
+		return actsOn(s, webIdentity) && w.concerns(s)
+	}), statement.Statement...)
+	return d
+}
+
 // ExceedsQuota reports whether the trust document with the subject added has more
 // characters than the quota. Then sync refuses to write it.
 func (w WantedTrust) ExceedsQuota(document string, quota int) bool {

@@ -41,6 +41,15 @@ func query(
 	return signedCall(ctx, client, credentials, region, http.MethodGet, at, nil, nil)
 }
 
+// ampClient returns an HTTP client with the proxy and the CAs of the destination.
+func ampClient(proxyURL, caBundle string) (*http.Client, *check.Refusal) {
+	client, err := httpClient(proxyURL, caBundle)
+	if err != nil {
+		return nil, &check.Refusal{Text: "remoteWrite: " + err.Error()}
+	}
+	return client, nil
+}
+
 // write sends one sample, as Prometheus does.
 func write(
 	ctx context.Context,
@@ -49,7 +58,20 @@ func write(
 	labels map[string]string,
 	at time.Time,
 ) *check.Refusal {
-	return writeTo(ctx, http.DefaultClient, credentials, d.Workspace.Region, d.URL(), labels, at)
+	client, refused := ampClient(d.RemoteWrite.ProxyURL, d.RemoteWrite.CABundle)
+	if refused != nil {
+		return refused
+	}
+	return writeTo(ctx, client, credentials, d.Workspace.Region, d.URL(), labels, at)
+}
+
+// queryOf queries the workspace of a destination.
+func queryOf(ctx context.Context, credentials aws.CredentialsProvider, d policy.Destination) *check.Refusal {
+	client, refused := ampClient(d.RemoteWrite.ProxyURL, d.RemoteWrite.CABundle)
+	if refused != nil {
+		return refused
+	}
+	return query(ctx, client, credentials, d.Workspace.Region, d.URL())
 }
 
 func writeTo(

@@ -310,7 +310,7 @@ func (x *runner) checkQuery(ctx context.Context, me caller, d policy.Destination
 		return
 	}
 	x.checks.Run(check.Query, about, func() check.Finding {
-		if refused := query(ctx, http.DefaultClient, me.config.Credentials, d.Workspace.Region, d.URL()); refused != nil {
+		if refused := queryOf(ctx, me.config.Credentials, d); refused != nil {
 			return x.refusedBy(ctx, check.Query, about, d, *refused, check.RefusedQuery)
 		}
 		return passed("%s answers", d.Workspace.ID())

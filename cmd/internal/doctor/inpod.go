@@ -208,18 +208,18 @@ func (x *runner) fromPod(ctx context.Context, given sidecarConfig, d podDestinat
 		}
 		sign = func() *check.Refusal {
 			subject, _ := policy.ParseSubject(claims.Subject)
-			client, err := httpClient(d.amp.ProxyURL, d.amp.CABundle)
-			if err != nil {
-				return &check.Refusal{Text: "remoteWrite: " + err.Error()}
+			client, refused := ampClient(d.amp.ProxyURL, d.amp.CABundle)
+			if refused != nil {
+				return refused
 			}
 			return writeTo(ctx, client, session, d.region, d.url, map[string]string{
 				"__name__": marker, "cluster": given.cluster, "namespace": subject.Namespace, "service_account": subject.ServiceAccount,
 			}, time.Now())
 		}
 		ask = func() *check.Refusal {
-			client, err := httpClient(d.amp.ProxyURL, d.amp.CABundle)
-			if err != nil {
-				return &check.Refusal{Text: "remoteWrite: " + err.Error()}
+			client, refused := ampClient(d.amp.ProxyURL, d.amp.CABundle)
+			if refused != nil {
+				return refused
 			}
 			return query(ctx, client, session, d.region, d.url)
 		}

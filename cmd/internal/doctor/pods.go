@@ -169,13 +169,36 @@ func (x *runner) checkPod(ctx context.Context, s *subject, pod *runningPod) {
 				"--container", pod.container.Name, "--previous"}), "Prometheus itself does not run: %s", reason)
 		}
 		defer func() { flows = f.Status == check.Pass }()
-		return x.flow(ctx, blocks(*pod.config), func() (string, error) { return x.queues(ctx, pod) },
+		served := blocks(*pod.config)
+		if own := x.leftOut(ctx, pod); len(own) > 0 {
+			served = slices.DeleteFunc(served, func(b policy.Block) bool { return slices.Contains(own, b.Name) })
+		}
+		if len(served) == 0 {
+			return check.Excluded("", check.About{}, "Prometheus's own remote_write writes to the workspace, and the block is left out")
+		}
+		return x.flow(ctx, served, func() (string, error) { return x.queues(ctx, pod) },
 			func(problem string) check.Finding { return x.relayFlow(ctx, pod, problem) })
 	})
 	if flows && kube.SidecarPort(pod.Pod) == "" {
 		x.checks.Prove(check.Sidecar, pod.about, "the sidecar serves no status here, as on the host's network; AMP takes the pod's samples, "+
 			"so its session is valid and the block is served")
 	}
+}
+
+// leftOut returns the names of the blocks that the sidecar leaves out, because Prometheus's own
+// configuration writes to the workspace.
+func (x *runner) leftOut(ctx context.Context, pod *runningPod) []string {
+	status, err := kube.SidecarStatus(ctx, x.cluster.client.CoreV1(), pod.Pod)
+	if err != nil {
+		return nil
+	}
+	var names []string
+	for _, d := range status.Destinations {
+		if d.Skipped != "" {
+			names = append(names, policy.BlockName(d.Name))
+		}
+	}
+	return names
 }
 
 // queues reads Prometheus's metrics: from Prometheus itself, or else from the sidecar,

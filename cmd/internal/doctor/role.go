@@ -48,18 +48,18 @@ func (x *runner) fixRole(r destinationRole) check.Fix {
 	fix := x.fixPermission(r)
 	fix.Summary = "create the role (with Terraform: ampbridge plan -o terraform), or let sync manage it (trust.manage: roles)"
 	fix.Commands = append(
-		[]check.Command{{"aws", "iam", "create-role", "--role-name", name, "--path", path, "--assume-role-policy-document", x.trust(r)}},
+		[]check.Command{{"aws", "iam", "create-role", "--role-name", name, "--path", path, "--assume-role-policy-document", x.trust(r).String()}},
 		fix.Commands...)
 	return fix
 }
 
 // trust returns the trust document for the subjects of the role.
-func (x *runner) trust(r destinationRole) string {
+func (x *runner) trust(r destinationRole) policy.Document {
 	subjects := make([]policy.Subject, len(r.subjects))
 	for i, s := range r.subjects {
 		subjects[i] = s.Subject
 	}
-	return policy.TrustDocument(x.target(r.destination).Provider, x.issuer, x.policy.Token.Audience, subjects).String()
+	return policy.TrustDocument(x.target(r.destination).Provider, x.issuer, x.policy.Token.Audience, subjects)
 }
 
 func (x *runner) fixTrust(r destinationRole, role *plan.Role, want check.WantedTrust) check.Fix {
@@ -77,9 +77,9 @@ func (x *runner) fixTrust(r destinationRole, role *plan.Role, want check.WantedT
 		return fix
 	}
 	return check.NewFix(
-		"replace the trust document (add the statements of other clusters in it; with Terraform: ampbridge plan -o terraform)",
+		"replace the trust document: statements of others stay (with Terraform: ampbridge plan -o terraform)",
 		check.Command{"aws", "iam", "update-assume-role-policy",
-			"--role-name", r.arn.RoleName(), "--policy-document", x.trust(r)},
+			"--role-name", r.arn.RoleName(), "--policy-document", want.MergeTrust(role.Trust, x.trust(r)).String()},
 	)
 }
 

@@ -218,7 +218,7 @@ func (x *runner) checkRead(ctx context.Context, s *subject, d policy.Destination
 		return
 	}
 	x.checks.Run(check.Read, about, func() check.Finding {
-		if refused := query(ctx, http.DefaultClient, session, d.Workspace.Region, d.URL()); refused != nil {
+		if refused := queryOf(ctx, session, d); refused != nil {
 			return x.refusedBy(ctx, check.Read, about, d, *refused, check.RefusedRead)
 		}
 		return passed("%s answers a query of %s", d.Workspace.ID(), s)
@@ -243,7 +243,7 @@ func (x *runner) refusedBy(
 				return f
 			}
 		}
-		if d.Endpoint == "" {
+		if d.Endpoint == "" && d.RemoteWrite.ProxyURL == "" && d.RemoteWrite.CABundle == "" {
 			return check.Unanswered(r)
 		}
 	}
