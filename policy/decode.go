@@ -397,15 +397,21 @@ func suggest(got string, fields map[string]int) string {
 	return "the fields here are " + strings.Join(names, ", ")
 }
 
-// distance returns the Levenshtein distance in bytes.
+// distance returns the Levenshtein distance in bytes. A * in a matches any bytes, as in a [Glob].
 func distance(a, b string) int {
 	row := make([]int, len(b)+1)
 	for j := range row {
 		row[j] = j
 	}
 	for i := range len(a) {
+		if a[i] == '*' {
+			for j := range len(b) {
+				row[j+1] = min(row[j+1], row[j])
+			}
+			continue
+		}
 		previous := row[0]
-		row[0] = i + 1
+		row[0]++
 		for j := range len(b) {
 			cost := previous
 			if a[i] != b[j] {
