@@ -99,7 +99,8 @@ func renderBy(strategies []strategy, memory int64, config []byte, blocks []polic
 		if entry, ok := writesTo(before.writes, b.URL); ok {
 			result.Skipped = append(
 				result.Skipped,
-				Skipped{id, fmt.Sprintf("the configuration's own remote_write %s writes to this workspace already", entry)},
+				Skipped{id, fmt.Sprintf("the configuration's own remote_write %s writes to this workspace already: "+
+					"remove that entry, and ampbridge writes there", entry)},
 			)
 			continue
 		}

@@ -31,7 +31,8 @@ func TestConfigNamesTheDelivery(t *testing.T) {
 func TestLeftOutByRelay(t *testing.T) {
 	_, stderr, err := config(t, "", "-f", "testdata/config/prometheus.in.yml", "-n", "monitoring", "--service-account", "prometheus",
 		"--delivery", "relay")
-	if err != nil || !strings.Contains(stderr, "\nbackup is left out: ") {
+	if err != nil || !strings.Contains(stderr, "\nbackup is left out: the configuration's own remote_write ") ||
+		!strings.Contains(stderr, "writes to this workspace already: remove that entry, and ampbridge writes there\n") {
 		t.Errorf("%v, stderr %q", err, stderr)
 	}
 }
