@@ -16,7 +16,8 @@ func registerInject(flags *pflag.FlagSet, o *preview.InjectOptions) {
 		"file",
 		"f",
 		"",
-		"`FILE` with a Pod or ServiceAccount, several documents or a List of them, YAML or JSON; - is standard input",
+		"`FILE` with a Pod, a ServiceAccount or a workload such as a Deployment, several documents or a List of them, YAML or "+
+			"JSON; - is standard input",
 	)
 	registerPolicy(flags, &o.Policy)
 	flags.StringVar(
@@ -61,11 +62,15 @@ func newInject() *cobra.Command {
 	var o preview.InjectOptions
 	cmd := &cobra.Command{
 		Use:   "inject -f FILE --policy FILE",
-		Short: "Show how the webhook would change a pod or service account",
+		Short: "Show how the webhook would change a pod, a workload's pods or a service account",
 		Long: `Inject prints pods and service accounts as the webhook would change them. It needs no
 cluster, and prints other objects unchanged. The decision about each object, and its
 reason, go to stderr. An object that the webhook would skip is printed unchanged, with
 status 0.
+
+The webhook changes the pods that a workload creates, and not the workload. For a
+Deployment, StatefulSet, DaemonSet or ReplicaSet, inject shows that change in the pod
+template. For a Prometheus of prometheus-operator, give it a pod that the operator made.
 
 Inject does not know the limits and quotas of the namespace. In the cluster they bound
 the sidecar's resources.`,
@@ -79,6 +84,7 @@ the sidecar's resources.`,
 			if err := validateInject(o); err != nil {
 				return err
 			}
+			o.ImageNamed = cmd.Flags().Changed("image")
 			return preview.Inject(o, cmd.InOrStdin(), cmd.OutOrStdout(), cmd.ErrOrStderr())
 		},
 	}

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 
 	evanphx "github.com/evanphx/json-patch/v5"
 	"gomodules.xyz/jsonpatch/v2"
@@ -67,9 +68,17 @@ type object struct {
 	Items      []json.RawMessage `json:"items"`
 }
 
+// is reports whether the object has one of the kinds of a version.
+func (o object) is(version string, kinds ...string) bool {
+	return o.APIVersion == version && slices.Contains(kinds, o.Kind)
+}
+
+// changer returns the operations that change an object.
+type changer func(text []byte, header object) ([]jsonpatch.Operation, error)
+
 // each calls change for the object in d, or for each item if d is a list, and
 // applies the operations that it returns.
-func (d *document) each(change func(object []byte, kind string) ([]jsonpatch.Operation, error)) error {
+func (d *document) each(change changer) error {
 	var o object
 	if err := json.Unmarshal(d.json, &o); err != nil {
 		return fmt.Errorf("not a Kubernetes object: %w", err)
@@ -100,11 +109,8 @@ func (d *document) each(change func(object []byte, kind string) ([]jsonpatch.Ope
 	return nil
 }
 
-func (d *document) apply(text []byte, header object, change func([]byte, string) ([]jsonpatch.Operation, error)) ([]byte, error) {
-	if header.APIVersion != "v1" {
-		header.Kind = ""
-	}
-	operations, err := change(text, header.Kind)
+func (d *document) apply(text []byte, header object, change changer) ([]byte, error) {
+	operations, err := change(text, header)
 	if err != nil || len(operations) == 0 {
 		return text, err
 	}

@@ -5,6 +5,7 @@
 package preview
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"slices"
@@ -33,8 +34,10 @@ type InjectOptions struct {
 	ServiceAccount string
 	Namespace      string
 	NamespaceLabel string
-	Image          string
-	Output         string
+	// Image is the sidecar's, if the policy names none. ImageNamed is false if it is the default.
+	Image      string
+	ImageNamed bool
+	Output     string
 }
 
 // Inject prints the objects on stdout and the decisions on stderr.
@@ -52,25 +55,30 @@ func Inject(o InjectOptions, stdin io.Reader, stdout, stderr io.Writer) error {
 		return err
 	}
 	decided := 0
+	var others []object
 	for i := range documents {
-		err := documents[i].each(func(object []byte, kind string) ([]jsonpatch.Operation, error) {
-			var decision policy.Decision
+		err := documents[i].each(func(text []byte, header object) ([]jsonpatch.Operation, error) {
+			t := &target{kind: header.Kind, text: text}
 			var operations []jsonpatch.Operation
-			var subject policy.Subject
+			var decision policy.Decision
 			var err error
-			switch kind {
-			case "Pod":
-				operations, decision, subject, err = r.pod(object)
-			case "ServiceAccount":
-				operations, decision, subject, err = r.serviceAccount(object)
+			switch {
+			case header.is("v1", "Pod"):
+				operations, decision, err = r.pod(t)
+			case header.is("v1", "ServiceAccount"):
+				operations, decision, err = r.serviceAccount(t)
+			case header.is("apps/v1", "Deployment", "StatefulSet", "DaemonSet", "ReplicaSet"):
+				operations, decision, err = r.workload(t)
 			default:
+				others = append(others, header)
 				return nil, nil
 			}
 			if err != nil {
 				return nil, err
 			}
 			decided++
-			_, err = fmt.Fprintln(stderr, describe(kind, subject, decision, operations))
+			r.published = r.published || p.Sidecar.Image == "" && len(operations) > 0 && t.pod != nil && decision.Mode != policy.ModeIdentity
+			_, err = fmt.Fprintln(stderr, r.describe(t, decision, operations))
 			return operations, err
 		})
 		if err != nil {
@@ -78,15 +86,42 @@ func Inject(o InjectOptions, stdin io.Reader, stdout, stderr io.Writer) error {
 		}
 	}
 	if decided == 0 {
-		return fmt.Errorf(
-			"%s: it contains neither a Pod nor a ServiceAccount; for a Deployment or StatefulSet use one of its pods",
-			o.File,
-		)
+		return fmt.Errorf("%s: %s", o.File, unusable(others))
 	}
 	if o.Output == Patch && decided > 1 {
 		return usage.Errorf("-o patch is for one object, and %s has %d: write -o yaml or -o json", o.File, decided)
 	}
+	if r.published && !o.ImageNamed {
+		_, err := fmt.Fprintf(stderr, "the sidecar's image is %s, the default of --image: before you apply this, name your own with --image; "+
+			"in a cluster the webhook takes its own image\n", o.Image)
+		if err != nil {
+			return err
+		}
+	}
 	return writeDocuments(stdout, documents, o.Output)
+}
+
+// unusable returns why files without an object to decide about are no use, and the fix.
+func unusable(found []object) string {
+	const fix = "; from a cluster: kubectl get pod -n NAMESPACE NAME -o yaml | ampbridge inject -f - --policy FILE"
+	if len(found) == 0 {
+		return "it is empty: write a Pod" + fix
+	}
+	var kinds []string
+	for _, o := range found {
+		switch {
+		case o.is(policy.APIVersion, policy.Kind):
+			return "it is a policy: name it with --policy, and the file with the Pod with -f"
+		case o.Kind == "":
+			return "it has no Kubernetes object (no kind): for a prometheus.yml use ampbridge config"
+		case strings.HasPrefix(o.APIVersion, "monitoring.coreos.com/"):
+			return "it has a " + o.Kind + ", and prometheus-operator makes the pods: give one of those" + fix
+		case !slices.Contains(kinds, o.Kind):
+			kinds = append(kinds, o.Kind)
+		}
+	}
+	return "it has neither a Pod, a ServiceAccount, a Deployment, a StatefulSet, a DaemonSet nor a ReplicaSet, but " +
+		strings.Join(kinds, ", ") + fix
 }
 
 // injection holds what the decisions depend on.
@@ -95,6 +130,37 @@ type injection struct {
 	policy   *policy.Policy
 	stderr   io.Writer
 	accounts map[policy.Subject]inject.ServiceAccount
+	// published is true if an injected sidecar has the image of the options.
+	published bool
+}
+
+// target is an object that inject decides about.
+type target struct {
+	policy.Subject
+	kind string
+	// name is the name of a workload or service account.
+	name string
+	text []byte
+	// pod is the pod, or the pod template of a workload; nil for a service account.
+	pod *inject.Pod
+	// namesNamespace is false if the namespace is that of the options.
+	namesNamespace bool
+}
+
+// of sets the subject of the target, with the defaults of the options and of Kubernetes.
+func (t *target) of(namespace, account string, o InjectOptions) {
+	t.namesNamespace = namespace != ""
+	t.Subject = policy.Subject{Namespace: cmp.Or(namespace, o.Namespace), ServiceAccount: cmp.Or(account, "default")}
+}
+
+func (t *target) String() string {
+	switch t.kind {
+	case "Pod":
+		return "Pod of " + t.Subject.String()
+	case "ServiceAccount":
+		return t.kind + " " + t.Namespace + "/" + t.name
+	}
+	return t.kind + " " + t.name + " of " + t.Subject.String()
 }
 
 // readServiceAccounts collects the service accounts: those among the documents, and the
@@ -108,12 +174,13 @@ func (r *injection) readServiceAccounts(documents []document, stdin io.Reader) e
 		documents = append(slices.Clip(documents), more...)
 	}
 	for i := range documents {
-		err := documents[i].each(func(object []byte, kind string) ([]jsonpatch.Operation, error) {
-			if kind != "ServiceAccount" {
+		err := documents[i].each(func(text []byte, header object) ([]jsonpatch.Operation, error) {
+			if !header.is("v1", "ServiceAccount") {
 				return nil, nil
 			}
-			account, err := r.account(object)
-			r.accounts[subjectOf(account.Metadata)] = account
+			var t target
+			account, err := r.account(&t, text)
+			r.accounts[t.Subject] = account
 			return nil, err
 		})
 		if err != nil {
@@ -126,85 +193,97 @@ func (r *injection) readServiceAccounts(documents []document, stdin io.Reader) e
 	return nil
 }
 
-func subjectOf(m inject.Metadata) policy.Subject {
-	return policy.Subject{Namespace: m.Namespace, ServiceAccount: m.Name}
-}
-
-func (r *injection) account(object []byte) (account inject.ServiceAccount, err error) {
-	if err := json.Unmarshal(object, &account); err != nil {
+// account decodes a service account, and sets the target's subject.
+func (r *injection) account(t *target, text []byte) (account inject.ServiceAccount, err error) {
+	if err := json.Unmarshal(text, &account); err != nil {
 		return account, fmt.Errorf("not a ServiceAccount: %w", err)
 	}
-	if account.Metadata.Namespace == "" {
-		account.Metadata.Namespace = r.Namespace
-	}
+	t.name = account.Metadata.Name
+	t.of(account.Metadata.Namespace, t.name, r.InjectOptions)
+	account.Metadata.Namespace = t.Namespace
 	return account, nil
 }
 
-func (r *injection) serviceAccount(object []byte) ([]jsonpatch.Operation, policy.Decision, policy.Subject, error) {
-	account, err := r.account(object)
+func (r *injection) serviceAccount(t *target) ([]jsonpatch.Operation, policy.Decision, error) {
+	account, err := r.account(t, t.text)
 	if err != nil {
-		return nil, policy.Decision{}, policy.Subject{}, err
+		return nil, policy.Decision{}, err
 	}
 	operations, decision := inject.Annotate(&account, policy.Injection(r.NamespaceLabel), r.policy)
-	return operations, decision, subjectOf(account.Metadata), nil
+	return operations, decision, nil
 }
 
-func (r *injection) pod(object []byte) ([]jsonpatch.Operation, policy.Decision, policy.Subject, error) {
-	var pod inject.Pod
-	if err := json.Unmarshal(object, &pod); err != nil {
-		return nil, policy.Decision{}, policy.Subject{}, fmt.Errorf("not a Pod: %w", err)
+func (r *injection) pod(t *target) ([]jsonpatch.Operation, policy.Decision, error) {
+	t.pod = &inject.Pod{}
+	if err := json.Unmarshal(t.text, t.pod); err != nil {
+		return nil, policy.Decision{}, fmt.Errorf("not a Pod: %w", err)
 	}
-	subject := policy.Subject{Namespace: pod.Metadata.Namespace, ServiceAccount: pod.Spec.ServiceAccountName}
-	if subject.Namespace == "" {
-		subject.Namespace = r.Namespace
+	return r.decide(t)
+}
+
+// workload decides about the pods that a workload creates. The webhook changes these pods and never
+// the workload; the operations change the pod template in the same way.
+func (r *injection) workload(t *target) ([]jsonpatch.Operation, policy.Decision, error) {
+	var w struct {
+		Metadata struct {
+			Name      string `json:"name"`
+			Namespace string `json:"namespace"`
+		} `json:"metadata"`
+		Spec struct {
+			Template inject.Pod `json:"template"`
+		} `json:"spec"`
 	}
-	if subject.ServiceAccount == "" {
-		subject.ServiceAccount = "default" // the API server does the same
+	if err := json.Unmarshal(t.text, &w); err != nil {
+		return nil, policy.Decision{}, fmt.Errorf("not a %s: %w", t.kind, err)
 	}
+	t.name, t.pod = w.Metadata.Name, &w.Spec.Template
+	t.pod.Metadata.Namespace, t.pod.Metadata.GenerateName = w.Metadata.Namespace, t.name+"-"
+	t.pod.Metadata.Owners = []inject.Owner{{Kind: t.kind, Name: t.name, Controller: true}}
+	operations, decision, err := r.decide(t)
+	for i := range operations {
+		operations[i].Path = "/spec/template" + operations[i].Path
+	}
+	return operations, decision, err
+}
+
+func (r *injection) decide(t *target) ([]jsonpatch.Operation, policy.Decision, error) {
+	pod := t.pod
+	t.of(pod.Metadata.Namespace, pod.Spec.ServiceAccountName, r.InjectOptions)
 	_, labelled := pod.Metadata.Labels[policy.LabelInjection]
 	_, annotated := pod.Metadata.Annotations[policy.LabelInjection]
 	if labelled || annotated {
-		_, err := fmt.Fprintf(r.stderr, "Pod of %s: %s on a pod has no effect: it is a label of the namespace\n",
-			subject, policy.LabelInjection)
+		_, err := fmt.Fprintf(r.stderr, "%s: %s on a pod has no effect: it is a label of the namespace\n", t, policy.LabelInjection)
 		if err != nil {
-			return nil, policy.Decision{}, subject, err
+			return nil, policy.Decision{}, err
 		}
 	}
-	account, known := r.accounts[subject]
+	account, known := r.accounts[t.Subject]
 	if r.ServiceAccount != "" && !known {
-		return nil, policy.Decision{}, subject, fmt.Errorf(
-			"the pod runs as %s, which is not the service account of %s",
-			subject,
-			r.ServiceAccount,
-		)
+		return nil, policy.Decision{}, fmt.Errorf("the pod runs as %s, which is not the service account of %s", t.Subject, r.ServiceAccount)
 	}
-	_, prometheus := inject.Prometheus(&pod)
+	_, prometheus := inject.Prometheus(pod)
 	decision := r.policy.Decide(policy.Request{
-		Namespace: subject.Namespace, Injection: policy.Injection(r.NamespaceLabel), ServiceAccount: subject.ServiceAccount,
-		Prometheus: prometheus, Resembles: inject.Resembles(&pod),
+		Namespace: t.Namespace, Injection: policy.Injection(r.NamespaceLabel), ServiceAccount: t.Subject.ServiceAccount,
+		Prometheus: prometheus, Resembles: inject.Resembles(pod),
 		PodAnnotations: pod.Metadata.Annotations, ServiceAccountAnnotations: account.Metadata.Annotations,
-		Workload: inject.Workload(&pod),
+		Workload: inject.Workload(pod),
 	})
 	if !decision.Inject {
-		return nil, decision, subject, nil
+		return nil, decision, nil
 	}
-	operations, decision := inject.Inject(&pod, decision, inject.Options{
+	operations, decision := inject.Inject(pod, decision, inject.Options{
 		Policy: r.policy, Image: r.Image, ServiceAccountAnnotations: account.Metadata.Annotations,
 	})
-	return operations, decision, subject, nil
+	return operations, decision, nil
 }
 
 // describe returns a decision as one line.
-func describe(kind string, s policy.Subject, d policy.Decision, operations []jsonpatch.Operation) string {
-	target := "Pod of " + s.String()
-	if kind != "Pod" {
-		target = kind + " " + s.Namespace + "/" + s.ServiceAccount
-	}
+func (r *injection) describe(t *target, d policy.Decision, operations []jsonpatch.Operation) string {
 	outcome := "Skip"
 	if d.Inject {
 		outcome = "Inject"
 	}
-	line := fmt.Sprintf("%s: %s: %s", target, outcome, d.Reason)
+	line := fmt.Sprintf("%s: %s: %s", t, outcome, d.Reason)
 	if len(d.Destinations) > 0 {
 		names := make([]string, len(d.Destinations))
 		for i, destination := range d.Destinations {
@@ -215,8 +294,12 @@ func describe(kind string, s policy.Subject, d policy.Decision, operations []jso
 	if mark, marked := inject.Marked(operations); marked {
 		line += ": " + mark.String()
 	}
+	notes := r.explain(t, d)
 	if d.Warning != "" {
-		line += ": " + d.Warning
+		notes = append([]string{d.Warning}, notes...)
+	}
+	if len(notes) > 0 {
+		line += ": " + strings.Join(notes, "; ")
 	}
 	return line
 }

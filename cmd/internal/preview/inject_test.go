@@ -9,6 +9,8 @@ import (
 
 	jsonpatch "github.com/evanphx/json-patch/v5"
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/ampbridge/ampbridge/test/testkit"
 )
 
 func TestObjectsAndDecisions(t *testing.T) {
@@ -32,6 +34,9 @@ const pod = `{"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p"}, "fut
  "serviceAccountName": "prometheus", "containers": [{"name": "prometheus", "image": "prom/prometheus:v3.15.0",
  "args": ["--config.file=/c/p.yml", "--enable-feature=auto-reload-config"], "volumeMounts": [{"name": "c", "mountPath": "/c"}]}],
   "volumes": [{"name": "c", "configMap": {"name": "c"}}]}}`
+
+// noServer is the pod with another program.
+var noServer = strings.NewReplacer("prom/prometheus", "nginx", "--config.file", "--conf").Replace(pod)
 
 // The line about a pod tells how its samples are delivered, and why.
 func TestDeliveryIsTold(t *testing.T) {
@@ -122,7 +127,7 @@ func TestDecisions(t *testing.T) {
 		{"the service account narrows", pod, []string{"--service-account-file", account("ampbridge.io/destinations: backup")},
 			"Inject: Granted (backup)"},
 		{"another namespace", strings.Replace(pod, `"p"`, `"p", "namespace": "other"`, 1), nil, "Skip: NotGranted: "},
-		{"no Prometheus", strings.ReplaceAll(pod, "prometheus:v3", "nginx:v3"), nil, "Pod of system:serviceaccount:monitoring:prometheus: "},
+		{"no Prometheus", noServer, nil, "Skip: NotPrometheus: "},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			stdout, stderr, err := injection(t, c.in, append([]string{"-f", "-", "-n", "monitoring", "-o", "patch"}, c.args...)...)
@@ -170,7 +175,15 @@ func TestInjectErrors(t *testing.T) {
 		{"two from standard input", pod, []string{"-f", "-", "--service-account-file", "-"}, "only one of", true},
 		{"not YAML", "{", []string{"-f", "-"}, "yaml", false},
 		{"no object", "[]", []string{"-f", "-"}, "not a Kubernetes object", false},
-		{"nothing to do", `{"apiVersion":"apps/v1","kind":"Deployment"}`, []string{"-f", "-"}, "neither a Pod nor a ServiceAccount", false},
+		{"nothing", "", []string{"-f", "-"}, "-: it is empty: write a Pod; from a cluster: kubectl get pod", false},
+		{"comments alone", "# a\n---\n", []string{"-f", "-"}, "-: it is empty", false},
+		{"other kinds", `{"apiVersion":"v1","kind":"List","items":[{"apiVersion":"batch/v1","kind":"CronJob"},{"apiVersion":"v1","kind":"Service"}]}`,
+			[]string{"-f", "-"}, "nor a ReplicaSet, but CronJob, Service; from a cluster: kubectl get pod -n NAMESPACE NAME -o yaml | ", false},
+		{"a Prometheus of the operator", "apiVersion: monitoring.coreos.com/v1\nkind: Prometheus\n", []string{"-f", "-"},
+			"it has a Prometheus, and prometheus-operator makes the pods: give one of those; from a cluster: kubectl get pod", false},
+		{"the policy", "", []string{"-f", "testdata/inject/policy.yaml"}, "it is a policy: name it with --policy", false},
+		{"a configuration", "global: {}\n", []string{"-f", "-"}, "for a prometheus.yml use ampbridge config", false},
+		{"no workload's shape", `{"apiVersion":"apps/v1","kind":"DaemonSet","spec":[]}`, []string{"-f", "-"}, "not a DaemonSet: ", false},
 		{"no pod's shape", `{"apiVersion":"v1","kind":"Pod","spec":[]}`, []string{"-f", "-"}, "not a Pod: ", false},
 		{"another service account", pod, []string{"-f", "-", "-n", "other", "--service-account-file", "testdata/inject/stack.in.yaml"},
 			"which is not the service account of", false},
@@ -181,5 +194,129 @@ func TestInjectErrors(t *testing.T) {
 				t.Errorf("error %v (usage %t), output %q; want an error with %q", err, err.usage(), stdout, c.want)
 			}
 		})
+	}
+}
+
+// A skipped object is explained: by its file, and by the policy, which the person has.
+func TestExplanations(t *testing.T) {
+	grants := testkit.TempFile(t, "policy.yaml", `apiVersion: ampbridge.io/v1alpha1
+kind: Policy
+cluster: {name: dev}
+destinations:
+- {name: central, workspace: "arn:aws:aps:eu-west-1:111122223333:workspace/ws-0001"}
+grants:
+- {namespaces: [monitoring], serviceAccounts: [prometheus], destinations: [central]}
+- {namespaces: [monitoring], serviceAccounts: [ruler], destinations: [central], mode: relay}
+- {namespaces: [monitoring], serviceAccounts: [otel], destinations: [central], mode: identity}
+- {namespaces: [observabilty], serviceAccounts: [prometheus], destinations: [central]}
+trust: {manage: none}
+`)
+	object := func(kind, metadata, spec string) string {
+		return `{"apiVersion":"v1","kind":"` + kind + `","metadata":{"name":"p",` + metadata + `},"spec":{` + spec + `}}`
+	}
+	const (
+		monitoring = `"namespace":"monitoring"`
+		other      = `"containers":[{"name":"a","image":"a:1"},{"name":"b","image":"b:1"}]`
+		server     = `"containers":[{"name":"prometheus","image":"prom/prometheus:v3.15.0"}]`
+		name       = " the annotation ampbridge.io/container (the pod has a, b)\n"
+	)
+	for _, c := range []struct {
+		name, in string
+		args     string
+		want     string
+	}{
+		{"relay", object("Pod", monitoring, `"serviceAccountName":"ruler",`+other), "",
+			"Skip: NotPrometheus: no container looks like Prometheus, and the grant has mode relay: name the program's container with" + name},
+		{"identity", object("Pod", monitoring, `"serviceAccountName":"otel",`+other), "",
+			"Skip: NotPrometheus: no container looks like Prometheus, and the grant has mode identity: name the program's container with" + name},
+		{"prometheus", object("Pod", monitoring, `"serviceAccountName":"prometheus",`+other), "",
+			"Skip: NotPrometheus: no container looks like Prometheus: if one is, name it with" + name},
+		{"no containers", object("Pod", monitoring, `"serviceAccountName":"prometheus"`), "", "Skip: NotPrometheus: the pod has no containers\n"},
+		{"containers misspelt", object("Pod", monitoring, `"container":[]`), "",
+			`Skip: NotPrometheus: the pod has no containers; unknown field "spec.container": check its spelling` + "\n"},
+		{"no namespace", object("Pod", `"labels":{}`, `"serviceAccountName":"prometheus",`+server), "",
+			"cluster admin adds one under grants; the file names no namespace, and inject takes default: name another with -n\n"},
+		{"service account misspelt", object("Pod", monitoring, `"serviceAcountName":"prometheus",`+server), "",
+			`adds one under grants; the pod names no service account (serviceAccountName), so it gets default; ` +
+				`unknown field "spec.serviceAcountName": check its spelling` + "\n"},
+		{"a grant's namespace misspelt", object("Pod", `"namespace":"observability"`, `"serviceAccountName":"prometheus",`+server), "",
+			"adds one under grants; grants[3] names the namespace observabilty\n"},
+		{"a grant's account misspelt", object("Pod", monitoring, `"serviceAccountName":"prometheuss",`+server), "",
+			"adds one under grants; grants[0] names the service account prometheus\n"},
+		{"a service account", `{"apiVersion":"v1","kind":"ServiceAccount","metadata":{"name":"otels"}}`, "-n monitoring",
+			"ServiceAccount monitoring/otels: Skip: NotGranted: no grant of the policy covers it; grants[2] names the service account otel; " +
+				"the file names no namespace, and inject takes monitoring: name another with -n\n"},
+		{"not asked", object("Pod", monitoring, `"serviceAccountName":"prometheus",`+server), "--namespace-label annotated",
+			`Skip: NotAsked: in a namespace with the label annotated, a pod asks with the annotation ampbridge.io/inject: "true"` + "\n"},
+		{"opted out", object("Pod", monitoring+`,"annotations":{"ampbridge.io/inject":"false"}`, server), "",
+			`Skip: OptedOut: the annotation ampbridge.io/inject of the pod or its service account is "false"` + "\n"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			args := append([]string{"inject", "-f", "-", "--policy", grants}, strings.Fields(c.args)...)
+			if _, stderr, err := command(t, c.in, args...); err != nil || !strings.HasSuffix(stderr, c.want) || strings.Count(stderr, "\n") != 1 {
+				t.Errorf("%v, stderr %q, want %q", err, stderr, c.want)
+			}
+		})
+	}
+}
+
+// The pod template of a workload gets what its pods get.
+func TestWorkloads(t *testing.T) {
+	spec := func(whole string) string {
+		var o struct{ Spec json.RawMessage }
+		if err := json.Unmarshal([]byte(whole), &o); err != nil {
+			t.Fatal(err)
+		}
+		return string(o.Spec)
+	}
+	injected, _, err := injection(t, pod, "-f", "-", "-n", "monitoring", "-o", "json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, kind := range []string{"Deployment", "StatefulSet", "DaemonSet", "ReplicaSet"} {
+		in := `{"apiVersion":"apps/v1","kind":"` + kind + `","metadata":{"name":"prometheus","namespace":"monitoring"},"spec":{"replicas":2,` +
+			`"volumeClaimTemplates":[{"metadata":{"name":"data"}}],"template":{"metadata":{"labels":{"app":"p"}},"spec":` + spec(pod) + `}}}`
+		out, stderr, err := injection(t, in, "-f", "-", "-o", "json")
+		if err != nil || !strings.HasPrefix(stderr, kind+" prometheus of system:serviceaccount:monitoring:prometheus: Inject: Granted") {
+			t.Fatalf("%v %q", err, stderr)
+		}
+		var got struct {
+			Spec struct {
+				Replicas int
+				Template json.RawMessage
+			}
+		}
+		if err := json.Unmarshal([]byte(out), &got); err != nil {
+			t.Fatal(err)
+		}
+		if got.Spec.Replicas != 2 || !jsonpatch.Equal([]byte(spec(string(got.Spec.Template))), []byte(spec(injected))) {
+			t.Errorf("%s: the template is\n%s\nand a pod gets\n%s", kind, got.Spec.Template, injected)
+		}
+		again, stderr, err := injection(t, out, "-f", "-", "-o", "patch")
+		if err != nil || again != "[]\n" || !strings.Contains(stderr, "AlreadyInjected") {
+			t.Errorf("%s: twice is not once: %v %q %s", kind, err, stderr, again)
+		}
+	}
+}
+
+// The published image is named where nothing names an image.
+func TestPublishedImageIsNamed(t *testing.T) {
+	text := testkit.ReadFile(t, "testdata/inject/policy.yaml")
+	unnamed := testkit.TempFile(t, "policy.yaml", strings.Replace(text, `sidecar: {image: "registry.example.com/ampbridge:1"}`+"\n", "", 1))
+	for _, c := range []struct {
+		policy, in, image string
+		want              bool
+	}{
+		{unnamed, pod, "", true}, {unnamed, pod, "registry.example.com/mine:2", false}, {unnamed, noServer, "", false},
+		{"testdata/inject/policy.yaml", pod, "", false},
+	} {
+		args := []string{"inject", "-f", "-", "--policy", c.policy, "-n", "monitoring"}
+		if c.image != "" {
+			args = append(args, "--image", c.image)
+		}
+		_, stderr, err := command(t, c.in, args...)
+		if named := strings.Contains(stderr, "latest, the default of --image: before you apply this, name your own with --image;"); err != nil || named != c.want {
+			t.Errorf("%v, stderr %q, named %t", err, stderr, c.want)
+		}
 	}
 }

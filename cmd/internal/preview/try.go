@@ -119,8 +119,8 @@ func injectExample(p *policy.Policy, image string) (before, after document, err 
 	}
 	before, after = documents[0], documents[0]
 	r := injection{InjectOptions: InjectOptions{NamespaceLabel: string(policy.InjectionEnabled), Image: image}, policy: p}
-	err = after.each(func(object []byte, _ string) ([]jsonpatch.Operation, error) {
-		operations, _, _, err := r.pod(object)
+	err = after.each(func(text []byte, header object) ([]jsonpatch.Operation, error) {
+		operations, _, err := r.pod(&target{kind: header.Kind, text: text})
 		return operations, err
 	})
 	return before, after, err
