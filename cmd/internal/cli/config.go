@@ -21,7 +21,7 @@ func registerConfig(flags *pflag.FlagSet, o *preview.ConfigOptions) {
 		&o.Controller,
 		"controller",
 		"",
-		"`NAME` of the pod's StatefulSet or Deployment, for the group of a grant with ha",
+		"`NAME` of the pod's StatefulSet or Deployment, for the group of a grant with ha; empty for a pod without one",
 	)
 	flags.StringVar(
 		&o.Version,
@@ -92,7 +92,8 @@ destination:
   grafana                  a data source, for a destination with access: [query]
 The grant needs mode: identity. With mode: relay, or --delivery relay, opentelemetry,
 vmagent and alloy write to the sidecar's relay. On stderr config names what the grant
-lacks.`,
+lacks. With mode: prometheus there is no snippet, because the sidecar adds the block by
+itself. For Thanos Ruler and others, see docs/guides/collectors.md.`,
 		Example: `  ampbridge config -f prometheus.yml --policy policy.yaml -n monitoring --service-account prometheus
 
   # See what changes.
@@ -108,6 +109,7 @@ lacks.`,
   ampbridge config -o grafana --policy policy.yaml -n grafana --service-account grafana
   ampbridge config -o opentelemetry --policy policy.yaml -n observability --service-account otel`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			o.ControllerNamed = cmd.Flags().Changed("controller")
 			if err := validateConfig(o); err != nil {
 				return err
 			}

@@ -28,10 +28,6 @@ func registerNamespace(flags *pflag.FlagSet, name *string, value, usage string) 
 	flags.StringVarP(name, "namespace", "n", value, usage)
 }
 
-func registerServiceAccount(flags *pflag.FlagSet, name *string, usage string) {
-	flags.StringVar(name, "service-account", "", usage)
-}
-
 func registerSystemNamespace(flags *pflag.FlagSet, name *string, value string) {
 	flags.StringVar(name, "system-namespace", value, "`NAMESPACE` in which ampbridge is installed")
 }

@@ -3,6 +3,7 @@ package preview
 import (
 	"bytes"
 	"compress/gzip"
+	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -33,8 +34,10 @@ type ConfigOptions struct {
 	Namespace      string
 	ServiceAccount string
 	Pod            string
-	Controller     string
-	Version        string
+	// Controller is empty for a pod without one. ControllerNamed is false if no flag names it.
+	Controller      string
+	ControllerNamed bool
+	Version         string
 	// Delivery replaces [policy.DeliveryAuto], which depends on the pod; empty means sigv4.
 	Delivery policy.Delivery
 	Output   string
@@ -76,7 +79,11 @@ func Config(o ConfigOptions, stdin io.Reader, stdout, stderr io.Writer) error {
 	subject := policy.Subject{Namespace: o.Namespace, ServiceAccount: o.ServiceAccount}
 	entitlement, granted := p.Entitled(subject)
 	if !granted {
-		return fmt.Errorf("not granted: no grant of %s covers service account %s of namespace %s", o.Policy, o.ServiceAccount, o.Namespace)
+		text := fmt.Sprintf("not granted: no grant of %s covers service account %s of namespace %s", o.Policy, o.ServiceAccount, o.Namespace)
+		if near := p.NearMiss(subject); near != "" {
+			text += ": " + near
+		}
+		return errors.New(text)
 	}
 	var version policy.Version
 	if o.Version != "" {
@@ -89,42 +96,47 @@ func Config(o ConfigOptions, stdin io.Reader, stdout, stderr io.Writer) error {
 	}
 	if entitlement, granted = p.EntitledAs(subject, policy.ModePrometheus); !granted {
 		return fmt.Errorf("the grants of service account %s of namespace %s do not have mode prometheus, so there is no "+
-			"configuration to edit: write a snippet for the program, for example with -o %s", o.ServiceAccount, o.Namespace, OpenTelemetry)
+			"configuration to edit: write a snippet for the program with -o (%s); docs/guides/collectors.md has Thanos Ruler and others",
+			o.ServiceAccount, o.Namespace, strings.Join(writers(), ", "))
 	}
 	if entitlement.HA != "" {
 		entitlement.HA = p.Group(entitlement.HA, subject, policy.Workload{Controller: o.Controller}, "")
 	}
 	var blocks []policy.Block
+	undecided := false // whether the delivery of a block depends on the pod
+	var notes []string
+	note := func(format string, args ...any) { notes = append(notes, fmt.Sprintf(format, args...)) }
 	for _, d := range sidecarconfig.New(p, entitlement).Destinations {
-		if d.Replica && o.Pod == "" {
-			return usage.Errorf("the grant sets ha, so the block needs the pod's name: set it with --pod")
+		if d.Replica && (o.Pod == "" || !o.ControllerNamed) {
+			return usage.Errorf("the grant sets ha, so the block needs the names of the pod and its controller: set --pod and --controller, "+
+				"such as --pod prometheus-k8s-0 --controller prometheus-k8s (for a pod without a controller: --controller %q)", "")
 		}
 		block := d.For(o.Pod)
-		delivery, note := deliveryOf(d, o.Delivery)
+		delivery, text := deliveryOf(d, o.Delivery)
 		if delivery == policy.DeliveryRelay {
 			block = block.ByRelay(relayAddress, relayPassword)
 		}
-		if note != "" {
-			if _, err := fmt.Fprintf(stderr, "%s: %s\n", d.Name, note); err != nil {
-				return err
-			}
+		if text != "" {
+			note("%s: %s", d.Name, text)
 		}
+		undecided = undecided || d.Delivery == policy.DeliveryAuto && o.Delivery == ""
 		block, omitted := block.For(version)
 		blocks = append(blocks, block)
 		for _, field := range omitted {
-			if _, err := fmt.Fprintf(
-				stderr,
-				"%s has no %s, which needs Prometheus %s: the sidecar adds it when it knows the version; set "+
-					"--prometheus-version to see it\n",
-				d.Name,
-				field.Field,
-				field.Since,
-			); err != nil {
-				return err
-			}
+			note("%s has no %s, which needs Prometheus %s: the sidecar adds it when it knows the version; set "+
+				"--prometheus-version to see it", d.Name, field.Field, field.Since)
 		}
 	}
 	if o.Output == Block {
+		if err := writeNotes(stderr, notes); err != nil {
+			return err
+		}
+		if undecided {
+			// A reader of the block in a file does not see stderr.
+			if _, err := fmt.Fprintln(stdout, "# For pods that get sigv4. Pods that get relay have the block of --delivery relay."); err != nil {
+				return err
+			}
+		}
 		encoder := yaml.NewEncoder(stdout)
 		encoder.SetIndent(2)
 		if err := encoder.Encode(map[string][]policy.Block{"remote_write": blocks}); err != nil {
@@ -143,32 +155,33 @@ func Config(o ConfigOptions, stdin io.Reader, stdout, stderr io.Writer) error {
 		return fmt.Errorf("%s: %w", o.File, err)
 	}
 	if len(bytes.TrimSpace(text)) == 0 {
-		_, err := fmt.Fprintf(stderr, "%s is empty: config takes the Prometheus configuration (prometheus.yml)\n", o.File)
-		if err != nil {
-			return err
-		}
+		note("%s is empty: config takes the Prometheus configuration (prometheus.yml)", o.File)
 	}
 	if err := checkMemory(text, p); err != nil {
-		if _, err := fmt.Fprintf(stderr, "%s: %v\n", o.File, err); err != nil {
-			return err
-		}
+		note("%s: %v", o.File, err)
 	}
 	result, err := promconfig.Render(text, blocks, generation)
 	if err != nil {
 		return fmt.Errorf("%s: %w", o.File, err)
 	}
 	for _, skipped := range result.Skipped {
-		if _, err := fmt.Fprintf(
-			stderr,
-			"%s is left out: %s\n",
-			strings.TrimSuffix(strings.TrimPrefix(skipped.Name, policy.BlockName("")), ".relay"),
-			skipped.Reason,
-		); err != nil {
-			return err
-		}
+		note("%s is left out: %s", strings.TrimSuffix(strings.TrimPrefix(skipped.Name, policy.BlockName("")), ".relay"), skipped.Reason)
+	}
+	// An error is printed alone: notes before it would look like its cause.
+	if err := writeNotes(stderr, notes); err != nil {
+		return err
 	}
 	_, err = stdout.Write(result.Config)
 	return err
+}
+
+func writeNotes(w io.Writer, notes []string) error {
+	for _, text := range notes {
+		if _, err := fmt.Fprintln(w, text); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // checkMemory returns an error if a sidecar with the policy's memory limit could not edit the

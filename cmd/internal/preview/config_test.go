@@ -122,13 +122,28 @@ func TestConfigErrors(t *testing.T) {
 			"testdata/config/policy.yaml covers service account prometheus of namespace other", false},
 		{"no configuration", "", []string{"-n", "monitoring", "--service-account", "prometheus"}, "-f", true},
 		{"no namespace", "", []string{"-f", "-", "--service-account", "prometheus"}, "--namespace is missing", true},
-		{"no pod for a replica label", "", []string{"-f", "-", "-n", "pair", "--service-account", "prometheus"}, "--pod", true},
+		{"a misspelt namespace", "", []string{"-f", "-", "-n", "monitorin", "--service-account", "prometheus"},
+			"of namespace monitorin: grants[1] names the namespace monitoring\n", false},
+		{"a misspelt service account", "", []string{"-o", "block", "-n", "monitoring", "--service-account", "prometheus-"},
+			"of namespace monitoring: grants[1] names the service account prometheus\n", false},
+		{"a subject", "", []string{"-f", "-", "--service-account", "system:serviceaccount:monitoring:prometheus"},
+			"has the namespace in it: write -n monitoring --service-account prometheus\n", true},
+		{"a service account with its namespace", "", []string{"-f", "-", "-n", "monitoring", "--service-account", "monitoring/prometheus"},
+			"has the namespace in it: write -n monitoring --service-account prometheus\n", true},
+		{"half a subject", "", []string{"-f", "-", "--service-account", "monitoring:prometheus"},
+			`--service-account "monitoring:prometheus" is not a name: write the name alone, such as prometheus`, true},
+		{"no pod for a replica label", "", []string{"-f", "-", "-n", "pair", "--service-account", "prometheus", "--controller", "p"},
+			"set --pod and --controller, such as --pod prometheus-k8s-0", true},
+		{"no controller for a replica label", "", []string{"-o", "block", "-n", "pair", "--service-account", "prometheus", "--pod", "p-0"},
+			"set --pod and --controller, such as --pod prometheus-k8s-0", true},
 		{"delivery", "", append(granted, "--delivery", "proxy"), `--delivery "proxy" is unknown`, true},
 		{"output", "", append(granted, "-o", "json"), `--output "json" is unknown`, true},
 		{"not a configuration", "[]", granted, "-: ", false},
 		{"a pod", "apiVersion: v1\nkind: Pod\n", granted, "-: it is a Kubernetes object (v1, Pod): config takes", false},
 		{"a ConfigMap as JSON", `{"apiVersion":"v1","kind":"ConfigMap","data":{}}`, granted, "(v1, ConfigMap)", false},
 		{"a StatefulSet", "kind: StatefulSet\napiVersion: apps/v1\n", granted, "(apps/v1, StatefulSet)", false},
+		{"a tab", "global:\n\tscrape_interval: 1m\n", granted, "-: ", false},
+		{"a folder", "", []string{"-f", ".", "-n", "monitoring", "--service-account", "prometheus"}, "directory", false},
 		{"broken gzip", "\x1f\x8bxxxxxxxxxxxxxxx", granted, "-: ", false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -136,7 +151,18 @@ func TestConfigErrors(t *testing.T) {
 			if err == nil || !strings.Contains(err.Error(), c.want) || err.usage() != c.usage || stdout != "" {
 				t.Errorf("error %v (usage %t), output %q; want an error with %q", err, err.usage(), stdout, c.want)
 			}
+			if err != nil && strings.Contains(err.Error(), "delivery auto") {
+				t.Errorf("a note stands before the error: %s", err)
+			}
 		})
+	}
+}
+
+// A pod without a controller has a group without one.
+func TestNoController(t *testing.T) {
+	stdout, _, err := config(t, "", "-o", "block", "-n", "pair", "--service-account", "prometheus", "--pod", "p", "--controller", "")
+	if err != nil || !strings.Contains(stdout, "replacement: pair\n") {
+		t.Errorf("%v\n%s", err, stdout)
 	}
 }
 

@@ -177,8 +177,8 @@ func TestInjectErrors(t *testing.T) {
 		{"no object", "[]", []string{"-f", "-"}, "not a Kubernetes object", false},
 		{"nothing", "", []string{"-f", "-"}, "-: it is empty: write a Pod; from a cluster: kubectl get pod", false},
 		{"comments alone", "# a\n---\n", []string{"-f", "-"}, "-: it is empty", false},
-		{"other kinds", `{"apiVersion":"v1","kind":"List","items":[{"apiVersion":"batch/v1","kind":"CronJob"},{"apiVersion":"v1","kind":"Service"}]}`,
-			[]string{"-f", "-"}, "nor a ReplicaSet, but CronJob, Service; from a cluster: kubectl get pod -n NAMESPACE NAME -o yaml | ", false},
+		{"other kinds", "apiVersion: batch/v1\nkind: CronJob\n---\napiVersion: v1\nkind: Service\n", []string{"-f", "-"},
+			"nor a ReplicaSet, but CronJob, Service; from a cluster: kubectl get pod -n NAMESPACE NAME -o yaml | ", false},
 		{"a Prometheus of the operator", "apiVersion: monitoring.coreos.com/v1\nkind: Prometheus\n", []string{"-f", "-"},
 			"it has a Prometheus, and prometheus-operator makes the pods: give one of those; from a cluster: kubectl get pod", false},
 		{"the policy", "", []string{"-f", "testdata/inject/policy.yaml"}, "it is a policy: name it with --policy", false},
@@ -315,7 +315,8 @@ func TestPublishedImageIsNamed(t *testing.T) {
 			args = append(args, "--image", c.image)
 		}
 		_, stderr, err := command(t, c.in, args...)
-		if named := strings.Contains(stderr, "latest, the default of --image: before you apply this, name your own with --image;"); err != nil || named != c.want {
+		named := strings.Contains(stderr, "latest, the default of --image: before you apply this, name your own with --image;")
+		if err != nil || named != c.want {
 			t.Errorf("%v, stderr %q, named %t", err, stderr, c.want)
 		}
 	}

@@ -56,6 +56,17 @@ func Outputs() []string {
 	return list
 }
 
+// writers returns the output formats for programs that write.
+func writers() []string {
+	var list []string
+	for _, s := range snippets {
+		if !s.reads {
+			list = append(list, s.name)
+		}
+	}
+	return list
+}
+
 // IsSnippet reports whether an output is a snippet, which needs no configuration file.
 func IsSnippet(output string) bool {
 	return slices.ContainsFunc(snippets, func(s snippet) bool { return s.name == output })
@@ -106,28 +117,26 @@ func writeSnippet(o ConfigOptions, p *policy.Policy, subject policy.Subject, ver
 	}) {
 		s.annotations[policy.AnnotationMode] = string(mode)
 	}
-	notes := []string{note}
+	var notes []string
+	if note != "" {
+		notes = append(notes, d.Name+": "+note)
+	}
 	if form.name == PrometheusChart {
 		var omitted []policy.Omission
 		s.block, omitted = block.For(version)
 		for _, field := range omitted {
-			notes = append(notes, fmt.Sprintf("it does without %s, which needs Prometheus %s: --prometheus-version shows it",
-				field.Field, field.Since))
+			notes = append(notes, fmt.Sprintf("%s: it does without %s, which needs Prometheus %s: --prometheus-version shows it",
+				d.Name, field.Field, field.Since))
 		}
 	}
 	if d.RemoteWrite.CABundle != "" && mode != policy.ModeRelay && !form.reads {
-		notes = append(notes, "remoteWrite.caBundle is not in it: mount a file with these authorities, and name it in the program's TLS settings")
+		notes = append(notes, d.Name+": remoteWrite.caBundle is not in it: mount a file with these authorities, and name it in the program's TLS settings")
 	}
 	if granted.HA != "" {
-		notes = append(notes, "the labels of ha are not in it: have the program set cluster and __replica__ itself")
+		notes = append(notes, d.Name+": the labels of ha are not in it: have the program set cluster and __replica__ itself")
 	}
-	for _, text := range notes {
-		if text == "" {
-			continue
-		}
-		if _, err := fmt.Fprintf(stderr, "%s: %s\n", d.Name, text); err != nil {
-			return err
-		}
+	if err := writeNotes(stderr, notes); err != nil {
+		return err
 	}
 	return form.write(stdout, s)
 }
@@ -189,11 +198,13 @@ func (f snippet) modeFor(o ConfigOptions, p *policy.Policy, s policy.Subject, d 
 	if slices.Contains(granted, mode) {
 		return mode, "", nil
 	}
-	note := fmt.Sprintf("the snippet needs mode: %s in the grant of service account %s of namespace %s", mode, s.ServiceAccount, s.Namespace)
 	if slices.Contains(granted, policy.ModePrometheus) && !f.reads {
-		note += "; with mode prometheus the sidecar adds the block by itself, and nothing of it belongs in Git"
+		return "", "", fmt.Errorf("the grant of service account %s of namespace %s has mode prometheus: the sidecar adds the block by itself, "+
+			"and leaves it out where the configuration has it already, so nothing of it belongs in Git; for a snippet, the grant needs mode: %s",
+			s.ServiceAccount, s.Namespace, mode)
 	}
-	return mode, note, nil
+	return mode, fmt.Sprintf("the snippet needs mode: %s in the grant of service account %s of namespace %s",
+		mode, s.ServiceAccount, s.Namespace), nil
 }
 
 // encode writes a comment and a value as YAML.

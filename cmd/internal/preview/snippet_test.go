@@ -54,7 +54,13 @@ func TestSnippetErrors(t *testing.T) {
 		{"grafana", "-n grafana --service-account grafana --delivery relay", "-o grafana has no form for --delivery relay", true},
 		{"grafana", "-n grafana --service-account grafana -f x.yml", "-f is for -o full", true},
 		{"block", "-n monitoring --service-account prometheus --destination central", "--destination is for snippets", true},
-		{"block", "-n grafana --service-account grafana", "do not have mode prometheus", false},
+		{"block", "-n grafana --service-account grafana", "do not have mode prometheus, so there is no configuration to edit: write a " +
+			"snippet for the program with -o (prometheus-operator, prometheus-chart, kube-prometheus-stack, opentelemetry, vmagent, alloy); " +
+			"docs/guides/collectors.md has Thanos Ruler and others", false},
+		{"prometheus-operator", "-n monitoring --service-account prometheus", "has mode prometheus: the sidecar adds the block by itself", false},
+		{"vmagent", "-n monitoring --service-account prometheus --delivery relay", "for a snippet, the grant needs mode: relay\n", false},
+		{"kube-prometheus-stack", "-n monitoring --service-account prometheus --destination central", "for a snippet, the grant needs " +
+			"mode: identity\n", false},
 		{"vmagent", "-n observability --service-account several --destination second", "vmagent reads no AWS configuration", false},
 	} {
 		stdout, _, err := snippet(t, c.output, strings.Fields(c.args)...)
@@ -67,8 +73,8 @@ func TestSnippetErrors(t *testing.T) {
 // What the grant lacks is said on stderr.
 func TestSnippetsNameTheMode(t *testing.T) {
 	for _, c := range []struct{ output, args, want string }{
-		{"prometheus-operator", "-n monitoring --service-account prometheus", "central: the snippet needs mode: identity in the grant of " +
-			"service account prometheus of namespace monitoring; with mode prometheus the sidecar adds the block by itself"},
+		{"prometheus-chart", "-n observability --service-account relayed", "second: the snippet needs mode: identity in the grant of " +
+			"service account relayed of namespace observability\n"},
 		{"vmagent", "-n observability --service-account collector --delivery relay", "central: the snippet needs mode: relay in the grant"},
 	} {
 		stdout, stderr, err := snippet(t, c.output, strings.Fields(c.args)...)
