@@ -7,6 +7,7 @@
 package discover
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -23,6 +24,7 @@ import (
 
 	"github.com/ampbridge/ampbridge/cmd/internal/kube"
 	"github.com/ampbridge/ampbridge/cmd/internal/output"
+	"github.com/ampbridge/ampbridge/cmd/internal/usage"
 	"github.com/ampbridge/ampbridge/policy"
 	"github.com/ampbridge/ampbridge/webhook/audit"
 	"github.com/ampbridge/ampbridge/webhook/inject"
@@ -51,9 +53,12 @@ type Report struct {
 	Workloads []Workload `json:"workloads"`
 	// Grants are for the workloads that ampbridge can serve.
 	Grants []Grant `json:"grants"`
-	// Unlabelled are the namespaces of these grants without the label for injection; null
-	// if that is not known.
+	// Unlabelled are the namespaces of these grants in which the webhook does not see pods, because
+	// the label for injection is missing or has an unknown value; null if that is not known.
 	Unlabelled []string `json:"unlabelled"`
+
+	// labels are the values of that label.
+	labels map[string]string
 }
 
 // Workload is a Prometheus with all its pods.
@@ -65,7 +70,9 @@ type Workload struct {
 	Pods int    `json:"pods"`
 	// Injected is true if the pods are injected already.
 	Injected bool `json:"injected"`
-	// Delivery is sigv4 or relay; empty if the workload cannot be injected.
+	// Mode is relay or identity for another program than Prometheus; empty for Prometheus.
+	Mode policy.Mode `json:"mode,omitempty"`
+	// Delivery is sigv4 or relay; empty for other programs, or if the workload cannot be injected.
 	Delivery policy.Delivery `json:"delivery,omitempty"`
 	// Reason is Granted, or why the workload cannot be injected.
 	Reason policy.Reason `json:"reason"`
@@ -78,6 +85,8 @@ type Grant struct {
 	Namespaces      []string `json:"namespaces"`
 	ServiceAccounts []string `json:"serviceAccounts"`
 	Destinations    []string `json:"destinations"`
+	// Mode is empty for Prometheus.
+	Mode policy.Mode `json:"mode,omitempty"`
 }
 
 // Run prints the workloads of the cluster and the grants for them.
@@ -96,11 +105,18 @@ func Run(ctx context.Context, o Options, stdout io.Writer) error {
 		}
 		return err
 	}
+	if o.Namespace != "" && len(finder.found) == 0 {
+		if err := exists(ctx, cluster, o.Namespace); err != nil {
+			return err
+		}
+	}
 	r := finder.report(o.Destination)
-	if r.Unlabelled, err = unlabelled(ctx, cluster, r.Grants); apierrors.IsForbidden(err) {
+	if r.labels, err = labels(ctx, cluster, r.Grants); apierrors.IsForbidden(err) {
 		r.Unlabelled = nil // not known: this user may not read namespaces
 	} else if err != nil {
 		return err
+	} else {
+		r.Unlabelled = append(r.Unlabelled, slices.Sorted(maps.Keys(r.labels))...)
 	}
 	if o.Output != Text {
 		return output.Write(stdout, o.Output, r)
@@ -108,32 +124,50 @@ func Run(ctx context.Context, o Options, stdout io.Writer) error {
 	return r.write(stdout)
 }
 
-// unlabelled returns the namespaces of the grants in which the webhook does not see pods.
-func unlabelled(ctx context.Context, cluster kube.Cluster, grants []Grant) ([]string, error) {
-	list := []string{}
+// exists returns an error if the namespace does not exist. If this user may not read namespaces,
+// that is not known.
+func exists(ctx context.Context, cluster kube.Cluster, name string) error {
+	_, err := cluster.Client.CoreV1().Namespaces().Get(ctx, name, metav1.GetOptions{})
+	if !apierrors.IsNotFound(err) {
+		return nil
+	}
+	var names []string
+	if list, err := cluster.Client.CoreV1().Namespaces().List(ctx, metav1.ListOptions{}); err == nil {
+		for i := range list.Items {
+			names = append(names, list.Items[i].Name)
+		}
+	}
+	return fmt.Errorf("the cluster has no namespace %q%s", name, usage.DidYouMean("-n ", name, names))
+}
+
+// labels returns the label of each namespace of the grants in which the webhook does not see pods.
+func labels(ctx context.Context, cluster kube.Cluster, grants []Grant) (map[string]string, error) {
+	found := map[string]string{}
 	for _, g := range grants {
 		for _, name := range g.Namespaces {
 			namespace, err := cluster.Client.CoreV1().Namespaces().Get(ctx, name, metav1.GetOptions{})
 			if err != nil {
 				return nil, err
 			}
-			if namespace.Labels[policy.LabelInjection] == "" {
-				list = append(list, name)
+			switch value := namespace.Labels[policy.LabelInjection]; policy.Injection(value) {
+			case policy.InjectionEnabled, policy.InjectionAnnotated:
+			default:
+				found[name] = value
 			}
 		}
 	}
-	return list, nil
+	return found, nil
 }
 
 // finder collects the workloads one after the other, so that at most one page of pods
 // is in memory.
 type finder struct {
-	// policy grants everything, because only the pod matters here.
-	policy *policy.Policy
-	found  map[[3]string]*Workload
+	// policies grant everything with one mode each, because only the pod matters here.
+	policies map[policy.Mode]*policy.Policy
+	found    map[[3]string]*Workload
 }
 
-// everything is a policy that gives the block of one workspace to every pod.
+// everything is a policy that gives one workspace to every pod.
 const everything = `apiVersion: ampbridge.io/v1alpha1
 kind: Policy
 cluster: {name: discover}
@@ -146,12 +180,16 @@ trust: {manage: none}
 `
 
 func newFinder() (*finder, error) {
-	p, err := policy.Parse([]byte(everything))
-	if err != nil {
-		return nil, err
+	f := &finder{policies: map[policy.Mode]*policy.Policy{}, found: map[[3]string]*Workload{}}
+	for _, m := range []policy.Mode{policy.ModePrometheus, policy.ModeRelay, policy.ModeIdentity} {
+		p, err := policy.Parse([]byte(everything))
+		if err != nil {
+			return nil, err
+		}
+		p.Grants[0].ServiceAccounts[0], p.Grants[0].Mode = "*", m // the parser refuses a grant of everything
+		f.policies[m] = p
 	}
-	p.Grants[0].ServiceAccounts[0] = "*" // the parser refuses a grant of everything
-	return &finder{policy: p, found: map[[3]string]*Workload{}}, nil
+	return f, nil
 }
 
 // see adds one pod to its workload.
@@ -181,33 +219,67 @@ func (f *finder) see(object *corev1.Pod) error {
 	if known == nil {
 		known = &w
 		f.found[[3]string{w.Namespace, w.ServiceAccount, w.Name}] = known
-		f.judge(known, &pod.Pod, prometheus, resembles, workload)
+		f.judge(known, &pod.Pod, policy.Request{
+			Namespace: w.Namespace, Injection: policy.InjectionEnabled, ServiceAccount: w.ServiceAccount,
+			Prometheus: prometheus, Resembles: resembles, PodAnnotations: pod.Metadata.Annotations, Workload: workload,
+		})
 	}
 	known.Pods++
 	return nil
 }
 
 // judge decides as the webhook would in a labelled namespace with a grant.
-func (f *finder) judge(w *Workload, pod *inject.Pod, prometheus bool, resembles string, workload policy.Workload) {
+func (f *finder) judge(w *Workload, pod *inject.Pod, r policy.Request) {
 	if _, w.Injected = pod.Metadata.Annotations[inject.AnnotationInjected]; w.Injected {
 		w.Reason = policy.Granted
-		if mark, _, err := inject.Mark(pod, policy.Entitlement{}, f.policy); err == nil {
-			w.Text = mark.String()
+		if mark, _, err := inject.Mark(pod, policy.Entitlement{}, f.policies[policy.ModePrometheus]); err == nil {
+			w.Text, w.Mode = mark.String(), mark.Mode
 			for _, name := range mark.Destinations {
 				w.Delivery = mark.Delivery[name]
 			}
 		}
 		return
 	}
-	decision := f.policy.Decide(policy.Request{
-		Namespace: w.Namespace, Injection: policy.InjectionEnabled, ServiceAccount: w.ServiceAccount,
-		Prometheus: prometheus, Resembles: resembles, PodAnnotations: pod.Metadata.Annotations, Workload: workload,
-	})
+	asked := policy.Mode(pod.Metadata.Annotations[policy.AnnotationMode])
+	other := asked == policy.ModeRelay || asked == policy.ModeIdentity
+	if !other {
+		f.try(w, pod, r, policy.ModePrometheus)
+	}
+	if !other && (w.Reason == policy.Granted || !onlyNamed(pod)) {
+		return
+	}
+	for _, m := range []policy.Mode{policy.ModeRelay, policy.ModeIdentity} {
+		if other && m != asked {
+			continue
+		}
+		if f.try(w, pod, r, m); w.Reason == policy.Granted {
+			w.Mode, w.Delivery = m, ""
+			w.Text = "named by " + policy.AnnotationContainer + ", and does not look like Prometheus"
+			return
+		}
+	}
+}
+
+// onlyNamed reports whether only the pod's owner says that the pod is for ampbridge: the named
+// container does not look like Prometheus.
+func onlyNamed(pod *inject.Pod) bool {
+	named := pod.Metadata.Annotations[policy.AnnotationContainer]
+	plain := *pod
+	plain.Metadata.Annotations = maps.Clone(pod.Metadata.Annotations)
+	delete(plain.Metadata.Annotations, policy.AnnotationContainer)
+	container, prometheus := inject.Prometheus(&plain)
+	return named != "" && inject.Resembles(&plain) == "" && (!prometheus || container != "" && container != named)
+}
+
+// try decides about a pod that a grant with the mode covers.
+func (f *finder) try(w *Workload, pod *inject.Pod, r policy.Request, m policy.Mode) {
+	p := f.policies[m]
+	decision := p.Decide(r)
 	if decision.Inject {
-		operations, after := inject.Inject(pod, decision, inject.Options{Policy: f.policy, Image: "discover"})
+		operations, after := inject.Inject(pod, decision, inject.Options{Policy: p, Image: "discover"})
 		decision = after
 		if mark, marked := inject.Marked(operations); marked {
-			w.Delivery, w.Text = mark.Delivery[f.policy.Destinations[0].Name], mark.Why
+			w.Delivery, w.Text = mark.Delivery[p.Destinations[0].Name], mark.Why
 			if w.Text == "" {
 				w.Text = mark.Reload.String()
 			}
@@ -222,25 +294,31 @@ func (f *finder) judge(w *Workload, pod *inject.Pod, prometheus bool, resembles 
 // report sorts the workloads and writes the grants.
 func (f *finder) report(destination string) Report {
 	r := Report{Workloads: []Workload{}, Grants: []Grant{}, Unlabelled: []string{}}
-	accounts := map[string]map[string]bool{}
+	type key struct {
+		namespace string
+		mode      policy.Mode
+	}
+	accounts := map[key]map[string]bool{}
 	for _, w := range f.found {
 		r.Workloads = append(r.Workloads, *w)
-		if w.Delivery == "" {
+		if w.Reason != policy.Granted {
 			continue
 		}
-		if accounts[w.Namespace] == nil {
-			accounts[w.Namespace] = map[string]bool{}
+		k := key{w.Namespace, w.Mode}
+		if accounts[k] == nil {
+			accounts[k] = map[string]bool{}
 		}
-		accounts[w.Namespace][w.ServiceAccount] = true
+		accounts[k][w.ServiceAccount] = true
 	}
 	slices.SortFunc(r.Workloads, func(a, b Workload) int {
 		return strings.Compare(a.Namespace+"\x00"+a.Name+"\x00"+a.ServiceAccount, b.Namespace+"\x00"+b.Name+"\x00"+b.ServiceAccount)
 	})
-	for _, namespace := range slices.Sorted(maps.Keys(accounts)) {
-		r.Grants = append(r.Grants, Grant{
-			[]string{namespace}, slices.Sorted(maps.Keys(accounts[namespace])), []string{destination},
-		})
+	for k, names := range accounts {
+		r.Grants = append(r.Grants, Grant{[]string{k.namespace}, slices.Sorted(maps.Keys(names)), []string{destination}, k.mode})
 	}
+	slices.SortFunc(r.Grants, func(a, b Grant) int {
+		return cmp.Or(strings.Compare(a.Namespaces[0], b.Namespaces[0]), strings.Compare(string(a.Mode), string(b.Mode)))
+	})
 	return r
 }
 
@@ -257,10 +335,13 @@ func (r Report) write(stdout io.Writer) error {
 	for _, w := range r.Workloads {
 		delivery := string(w.Delivery)
 		switch {
-		case w.Injected:
-			delivery += ", injected"
-		case w.Delivery == "":
+		case w.Reason != policy.Granted:
 			delivery = "none: " + string(w.Reason)
+		case w.Mode != "":
+			delivery = "mode " + string(w.Mode)
+		}
+		if w.Injected {
+			delivery += ", injected"
 		}
 		_, _ = fmt.Fprintf(table, "%s\t%s\t%d\t%s\t%s\t%s\n", w.Namespace, w.Name, w.Pods, w.ServiceAccount, delivery, w.Text)
 	}
@@ -283,10 +364,17 @@ func (r Report) write(stdout io.Writer) error {
 				g.Namespaces[0])
 		}
 	}
+	if slices.ContainsFunc(r.Grants, func(g Grant) bool { return g.Mode == policy.ModeRelay }) {
+		fmt.Fprintln(&b, "# mode relay: for programs that write. A program that reads, or that signs for AWS itself, takes mode: identity.")
+	}
 	if len(r.Unlabelled) > 0 {
 		fmt.Fprintln(&b, "\nThen label the namespaces, so that the webhook sees their pods:")
 		for _, namespace := range r.Unlabelled {
-			fmt.Fprintf(&b, "  kubectl label namespace %s %s=%s\n", namespace, policy.LabelInjection, policy.InjectionEnabled)
+			command := "kubectl label namespace"
+			if value := r.labels[namespace]; value != "" {
+				command = fmt.Sprintf("# the label of %s is %q\n  kubectl label --overwrite namespace", namespace, value)
+			}
+			fmt.Fprintf(&b, "  %s %s %s=%s\n", command, namespace, policy.LabelInjection, policy.InjectionEnabled)
 		}
 	}
 	_, err = io.WriteString(stdout, b.String())

@@ -41,6 +41,20 @@ func pod(name, serviceAccount string, change func(*corev1.Pod)) *corev1.Pod {
 	return p
 }
 
+// program is a pod with another program than Prometheus.
+func program(name, annotations string, change func(*corev1.Pod)) *corev1.Pod {
+	return pod(name, "ruler", func(p *corev1.Pod) {
+		if err := json.Unmarshal([]byte(annotations), &p.Annotations); err != nil {
+			panic(err)
+		}
+		p.Spec.Volumes = nil
+		p.Spec.Containers = []corev1.Container{{Name: "thanos", Image: "quay.io/thanos/thanos:v0.42.0", Args: []string{"rule"}}}
+		if change != nil {
+			change(p)
+		}
+	})
+}
+
 // A cluster without ampbridge: pods that can be served, pods that cannot, and others.
 func TestDiscover(t *testing.T) {
 	c := cluster.Start(t, cluster.Options{})
@@ -63,7 +77,8 @@ func TestDiscover(t *testing.T) {
 
 	must(nil, c.Namespace(t.Context(), "monitoring", map[string]string{policy.LabelInjection: string(policy.InjectionEnabled)}))
 	must(nil, c.Namespace(t.Context(), "team-a", nil))
-	for _, account := range [][2]string{{"monitoring", "k8s"}, {"team-a", "own"}, {"team-a", "b"}} {
+	must(nil, c.Namespace(t.Context(), "obs", map[string]string{policy.LabelInjection: "true"}))
+	for _, account := range [][2]string{{"monitoring", "k8s"}, {"team-a", "own"}, {"team-a", "b"}, {"obs", "ruler"}} {
 		must(client.CoreV1().ServiceAccounts(account[0]).Create(t.Context(),
 			&corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: account[1]}}, metav1.CreateOptions{}))
 	}
@@ -78,6 +93,17 @@ func TestDiscover(t *testing.T) {
 		// Nothing can be added to a configuration that is in the image.
 		{"team-a", pod("baked", "b", func(p *corev1.Pod) { p.Spec.Containers[0].VolumeMounts = nil })},
 		{"team-a", pod("shell", "b", func(p *corev1.Pod) { p.Spec.Containers[0].Image, p.Spec.Containers[0].Args = "busybox:1", nil })},
+		// Other programs, which only the annotation names.
+		{"obs", program("ruler", `{"ampbridge.io/container":"thanos"}`, nil)},
+		{"obs", program("otel", `{"ampbridge.io/container":"thanos","ampbridge.io/mode":"identity"}`, nil)},
+		{"obs", program("node", `{"ampbridge.io/container":"thanos"}`, func(p *corev1.Pod) { p.Spec.HostNetwork = true })},
+		{"obs", program("misspelt", `{"ampbridge.io/container":"thaons"}`, nil)},
+		// An unusual Prometheus, with a known configuration.
+		{"obs", program("fork", `{"ampbridge.io/container":"prometheus"}`, func(p *corev1.Pod) {
+			p.Spec.Containers = pod("", "", nil).Spec.Containers
+			p.Spec.Containers[0].Image, p.Spec.Containers[0].Args[0] = "fork:1", "--config.file=/etc/config/fork.yml"
+			p.Spec.Volumes = pod("", "", nil).Spec.Volumes
+		})},
 	} {
 		must(client.CoreV1().Pods(p.namespace).Create(t.Context(), p.pod, metav1.CreateOptions{}))
 	}
@@ -105,31 +131,41 @@ func TestDiscover(t *testing.T) {
 	type row struct {
 		Name, Account string
 		Pods          int
+		Mode          policy.Mode
 		Delivery      policy.Delivery
 		Reason        policy.Reason
 	}
 	var rows []row
 	for _, w := range r.Workloads {
-		rows = append(rows, row{w.Namespace + "/" + w.Name, w.ServiceAccount, w.Pods, w.Delivery, w.Reason})
+		rows = append(rows, row{w.Namespace + "/" + w.Name, w.ServiceAccount, w.Pods, w.Mode, w.Delivery, w.Reason})
 		if w.Text == "" {
 			t.Errorf("%s has no reason in words", w.Name)
 		}
 	}
 	if diff := cmp.Diff([]row{
-		{"monitoring/statefulset/k8s", "k8s", 2, "relay", "Granted"},
-		{"team-a/pod/ancient", "b", 1, "", "OldPrometheus"},
-		{"team-a/pod/baked", "b", 1, "", "ConfigurationInImage"},
-		{"team-a/pod/other", "default", 1, "relay", "Granted"},
-		{"team-a/pod/plain", "own", 1, "relay", "Granted"},
+		{"monitoring/statefulset/k8s", "k8s", 2, "", "relay", "Granted"},
+		{"obs/pod/fork", "ruler", 1, "", "relay", "Granted"},
+		{"obs/pod/misspelt", "ruler", 1, "", "", "NoSuchContainer"},
+		{"obs/pod/node", "ruler", 1, "identity", "", "Granted"},
+		{"obs/pod/otel", "ruler", 1, "identity", "", "Granted"},
+		{"obs/pod/ruler", "ruler", 1, "relay", "", "Granted"},
+		{"team-a/pod/ancient", "b", 1, "", "", "OldPrometheus"},
+		{"team-a/pod/baked", "b", 1, "", "", "ConfigurationInImage"},
+		{"team-a/pod/other", "default", 1, "", "relay", "Granted"},
+		{"team-a/pod/plain", "own", 1, "", "relay", "Granted"},
 	}, rows); diff != "" {
 		t.Errorf("workloads (-want +got):\n%s", diff)
 	}
 	if diff := cmp.Diff([]discover.Grant{
-		{[]string{"monitoring"}, []string{"k8s"}, []string{"main"}}, {[]string{"team-a"}, []string{"default", "own"}, []string{"main"}},
+		{[]string{"monitoring"}, []string{"k8s"}, []string{"main"}, ""},
+		{[]string{"obs"}, []string{"ruler"}, []string{"main"}, ""},
+		{[]string{"obs"}, []string{"ruler"}, []string{"main"}, "identity"},
+		{[]string{"obs"}, []string{"ruler"}, []string{"main"}, "relay"},
+		{[]string{"team-a"}, []string{"default", "own"}, []string{"main"}, ""},
 	}, r.Grants); diff != "" {
 		t.Errorf("grants (-want +got):\n%s", diff)
 	}
-	if !cmp.Equal(r.Unlabelled, []string{"team-a"}) {
+	if !cmp.Equal(r.Unlabelled, []string{"obs", "team-a"}) {
 		t.Errorf("unlabelled: %v", r.Unlabelled)
 	}
 
@@ -149,9 +185,26 @@ trust: {permissionsBoundary: "arn:aws:iam::111122223333:policy/boundary"}
 		t.Errorf("the pasted grants do not cover team-a/own:\n%s", text)
 	}
 	for _, want := range []string{"kubectl label namespace team-a ampbridge.io/injection=enabled", "none: OldPrometheus",
-		"# default of namespace team-a"} {
+		"# default of namespace team-a", "# the label of obs is \"true\"\n  kubectl label --overwrite namespace obs ampbridge.io/injection=enabled",
+		"mode relay ", "named by ampbridge.io/container, and does not look like Prometheus", "# mode relay: for programs that write."} {
 		if !strings.Contains(text, want) {
 			t.Errorf("no %q:\n%s", want, text)
+		}
+	}
+
+	for _, wrong := range []struct {
+		args, want string
+		status     int
+	}{
+		{"-n team-b", `the cluster has no namespace "team-b": did you mean -n team-a?`, cli.Failed},
+		{"-n nowhere-near", `the cluster has no namespace "nowhere-near"` + "\n", cli.Failed},
+		{"--destination arn:aws:aps:eu-west-1:111122223333:workspace/ws-1", "is an ARN: write the name of a destination", cli.Usage},
+		{"--destination Central", `--destination "Central" is not a DNS label: write the name of a destination`, cli.Usage},
+		{"--destination a,b", `--destination "a,b" is not a DNS label`, cli.Usage},
+	} {
+		if out, errs, status := run(append(admin, strings.Fields(wrong.args)...)...); status != wrong.status || out != "" ||
+			!strings.Contains(errs, wrong.want) {
+			t.Errorf("%s: status %d: %s%s, want %q", wrong.args, status, out, errs, wrong.want)
 		}
 	}
 
