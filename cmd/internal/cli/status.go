@@ -44,10 +44,10 @@ func newStatus() *cobra.Command {
 		Long: `Status prints one line for each service account that may write to a destination, with its
 role, whether the role trusts it, and its Prometheus pods. The policy is that of the
 installation, or --policy. Status reads the cluster, the sidecars through the API server's
-proxy, and AWS if there are credentials. Below the table it names subjects that a role
-trusts and no grant covers, and what was unavailable. Everything else in which AWS differs
-from the policy is in ampbridge plan. To find out what is wrong and how to fix it, use
-ampbridge doctor.`,
+proxy, and AWS if there are credentials. Below the table it names the namespaces of grants
+that lack the label for injection, subjects that a role trusts and no grant covers, and what
+was unavailable. Everything else in which AWS differs from the policy is in ampbridge plan.
+To find out what is wrong and how to fix it, use ampbridge doctor.`,
 		Example: `  ampbridge status
   ampbridge status -n monitoring
   ampbridge status --watch

@@ -370,11 +370,10 @@ func (r Report) write(stdout io.Writer) error {
 	if len(r.Unlabelled) > 0 {
 		fmt.Fprintln(&b, "\nThen label the namespaces, so that the webhook sees their pods:")
 		for _, namespace := range r.Unlabelled {
-			command := "kubectl label namespace"
 			if value := r.labels[namespace]; value != "" {
-				command = fmt.Sprintf("# the label of %s is %q\n  kubectl label --overwrite namespace", namespace, value)
+				fmt.Fprintf(&b, "  # the label of %s is %q\n", namespace, value)
 			}
-			fmt.Fprintf(&b, "  %s %s %s=%s\n", command, namespace, policy.LabelInjection, policy.InjectionEnabled)
+			fmt.Fprintf(&b, "  %s\n", kube.LabelCommand(namespace, r.labels[namespace]))
 		}
 	}
 	_, err = io.WriteString(stdout, b.String())

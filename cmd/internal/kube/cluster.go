@@ -23,6 +23,16 @@ const pageSize = 500
 // InjectionSelector selects the namespaces for which the API server calls the webhook.
 const InjectionSelector = policy.LabelInjection + " in (" + string(policy.InjectionEnabled) + "," + string(policy.InjectionAnnotated) + ")"
 
+// LabelCommand returns the command that lets the webhook see the pods of a namespace. current is
+// the namespace's label; empty if it has none.
+func LabelCommand(namespace, current string) string {
+	overwrite := ""
+	if current != "" {
+		overwrite = "--overwrite "
+	}
+	return fmt.Sprintf("kubectl label %snamespace %s %s=%s", overwrite, namespace, policy.LabelInjection, policy.InjectionEnabled)
+}
+
 // Cluster is a connection to a cluster.
 type Cluster struct {
 	Config *rest.Config

@@ -12,6 +12,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/client-go/kubernetes"
 
 	"github.com/ampbridge/ampbridge/cmd/internal/awsiam"
@@ -54,7 +55,7 @@ func newCollector(o Options, stdin io.Reader) (*collector, error) {
 // collect returns a report. It fails if it cannot read the policy or the service accounts,
 // because a report needs both.
 func (c *collector) collect(ctx context.Context) (Report, error) {
-	r := Report{Time: time.Now(), Subjects: []Subject{}, Pods: []Pod{}, Unavailable: []string{}}
+	r := Report{Time: time.Now(), Subjects: []Subject{}, Pods: []Pod{}, Unseen: []Namespace{}, Unavailable: []string{}}
 	p, from, err := c.policy(ctx)
 	if err != nil {
 		return r, err
@@ -63,6 +64,7 @@ func (c *collector) collect(ctx context.Context) (Report, error) {
 	if err != nil {
 		return r, err
 	}
+	c.unseen(ctx, &r, p, accounts)
 	if only := c.options.Subjects; only != "" {
 		accounts = slices.DeleteFunc(accounts, func(a plan.ServiceAccount) bool { return a.Namespace != only })
 	}
@@ -98,6 +100,63 @@ func (c *collector) policy(ctx context.Context) (p *policy.Policy, from string, 
 		return p, from, err
 	}
 	return nil, "", fmt.Errorf("namespace %s has %d policies: name a file with --policy", c.options.Namespace, len(found))
+}
+
+// unseen adds the namespaces of grants in which the webhook does not see pods: those that a grant
+// names without a pattern, and those with an unknown value of the label. It also adds the namespace
+// of the options, for which the report would otherwise be empty.
+func (c *collector) unseen(ctx context.Context, r *Report, p *policy.Policy, accounts []plan.ServiceAccount) {
+	seen := map[string]bool{} // each labelled namespace has the service account default
+	for _, a := range accounts {
+		seen[a.Namespace] = true
+	}
+	add := func(n Namespace) {
+		if only := c.options.Subjects; !seen[n.Name] && (only == "" || only == n.Name) {
+			r.Unseen = append(r.Unseen, n)
+		}
+		seen[n.Name] = true
+	}
+	namespaces := c.client.CoreV1().Namespaces()
+	wrong, err := namespaces.List(ctx, metav1.ListOptions{
+		LabelSelector: fmt.Sprintf("%s,%[1]s notin (%s,%s)", policy.LabelInjection, policy.InjectionEnabled, policy.InjectionAnnotated),
+	})
+	if err != nil {
+		r.addUnavailable("namespaces with an unknown label: %v", err)
+		return
+	}
+	for _, ns := range wrong.Items {
+		covers := func(name policy.Glob) bool { return name.Match(ns.Name) }
+		if slices.ContainsFunc(p.Grants, func(g policy.Grant) bool { return slices.ContainsFunc(g.Namespaces, covers) }) {
+			add(Namespace{ns.Name, true, ns.Labels[policy.LabelInjection]})
+		}
+	}
+	var names []string
+	for _, g := range p.Grants {
+		for _, name := range g.Namespaces {
+			if !strings.Contains(string(name), "*") {
+				names = append(names, string(name))
+			}
+		}
+	}
+	if c.options.Subjects != "" {
+		names = []string{c.options.Subjects}
+	}
+	for _, name := range names {
+		if seen[name] {
+			continue
+		}
+		// Without the right to get namespaces, one is found in a list.
+		list, err := namespaces.List(ctx, metav1.ListOptions{FieldSelector: fields.OneTermEqualSelector("metadata.name", name).String()})
+		if err != nil {
+			r.addUnavailable("namespace %s: %v", name, err)
+			continue
+		}
+		n := Namespace{Name: name}
+		for _, ns := range list.Items {
+			n.Exists, n.Injection = true, ns.Labels[policy.LabelInjection]
+		}
+		add(n)
+	}
 }
 
 func (r *Report) subjects(p *policy.Policy, accounts []plan.ServiceAccount) {

@@ -8,6 +8,7 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"github.com/ampbridge/ampbridge/cmd/internal/kube"
 	"github.com/ampbridge/ampbridge/policy"
 	"github.com/ampbridge/ampbridge/policy/sidecarconfig"
 	"github.com/ampbridge/ampbridge/webhook/audit"
@@ -24,8 +25,30 @@ type Report struct {
 	Destinations []Destination `json:"destinations"`
 	Subjects     []Subject     `json:"subjects"`
 	Pods         []Pod         `json:"pods"`
+	// Unseen are the namespaces of grants in which the webhook does not see pods.
+	Unseen []Namespace `json:"unseenNamespaces"`
 	// Unavailable lists what could not be read, with the reason.
 	Unavailable []string `json:"unavailable"`
+}
+
+// Namespace is a namespace without the label for injection, or with an unknown value of it.
+type Namespace struct {
+	Name   string `json:"name"`
+	Exists bool   `json:"exists"`
+	// Injection is the label's value; empty if there is none.
+	Injection string `json:"injection,omitempty"`
+}
+
+// String returns the problem and the fix.
+func (n Namespace) String() string {
+	problem := fmt.Sprintf("it has no label %s", policy.LabelInjection)
+	switch {
+	case !n.Exists:
+		return fmt.Sprintf("namespace %s: it does not exist", n.Name)
+	case n.Injection != "":
+		problem = fmt.Sprintf("its label %s is %q", policy.LabelInjection, n.Injection)
+	}
+	return fmt.Sprintf("namespace %s: %s, so the webhook does not see its pods: %s", n.Name, problem, kube.LabelCommand(n.Name, n.Injection))
 }
 
 // Destination is a destination of the policy.
@@ -137,6 +160,9 @@ func (r Report) String() string {
 		_, _ = fmt.Fprintln(w, strings.Join(row[:], "\t"))
 	}
 	_ = w.Flush() // writing to a builder never fails
+	for _, n := range r.Unseen {
+		fmt.Fprintf(&b, "\n%s", n)
+	}
 	for _, text := range r.drift() {
 		fmt.Fprintf(&b, "\ndrift: %s", text)
 	}

@@ -586,3 +586,50 @@ func TestFlags(t *testing.T) {
 		}
 	}
 }
+
+// The webhook does not see the pods of a namespace without a known label, so the table is silent
+// about them.
+func TestUnseenNamespaces(t *testing.T) {
+	f := newFixture(t)
+	for name, label := range map[string]string{"obs": "true", "team-a": "Enabled", "team-b": "", "foreign": "true", "empty": "annotated"} {
+		labels := map[string]string{policy.LabelInjection: label}
+		if label == "" {
+			labels = nil
+		}
+		f.must(f.cluster.Namespace(t.Context(), name, labels))
+	}
+	path := testkit.TempFile(t, "policy.yaml", strings.Replace(f.text, "grants:\n", `grants:
+- {namespaces: [obs, monitoring, elsewhere, monitorng, empty], serviceAccounts: [prometheus], destinations: [central]}
+- {namespaces: ["team-*"], serviceAccounts: [prometheus], destinations: [central]}
+`, 1))
+	for namespace, want := range map[string][]string{
+		"": {
+			`namespace obs: its label ampbridge.io/injection is "true", so the webhook does not see its pods: ` +
+				"kubectl label --overwrite namespace obs ampbridge.io/injection=enabled",
+			`namespace team-a: its label ampbridge.io/injection is "Enabled", so the webhook does not see its pods: ` +
+				"kubectl label --overwrite namespace team-a ampbridge.io/injection=enabled",
+			"namespace elsewhere: it has no label ampbridge.io/injection, so the webhook does not see its pods: " +
+				"kubectl label namespace elsewhere ampbridge.io/injection=enabled",
+			"namespace monitorng: it does not exist",
+		},
+		"team-b": {"namespace team-b: it has no label ampbridge.io/injection, so the webhook does not see its pods: " +
+			"kubectl label namespace team-b ampbridge.io/injection=enabled"},
+		"nowhere":    {"namespace nowhere: it does not exist"},
+		"monitoring": nil,
+	} {
+		code, out, errs := f.run("status", "--no-aws", "--policy", path, "-n", namespace)
+		var got []string
+		for line := range strings.Lines(out) {
+			if strings.HasPrefix(line, "namespace ") {
+				got = append(got, strings.TrimSpace(line))
+			}
+		}
+		if diff := cmp.Diff(want, got); diff != "" || code != cli.OK {
+			t.Errorf("-n %q: status %d %s (-want +got):\n%s", namespace, code, errs, diff)
+		}
+	}
+	r := f.report("--no-aws", "--policy", path, "-n", "obs")
+	if diff := cmp.Diff([]status.Namespace{{Name: "obs", Exists: true, Injection: "true"}}, r.Unseen); diff != "" {
+		t.Errorf("-o json (-want +got):\n%s", diff)
+	}
+}
