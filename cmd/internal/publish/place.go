@@ -54,10 +54,7 @@ var errChanged = errors.New("it was changed in the meantime")
 func (o *Options) place(ctx context.Context, who policy.Issuer) (place, error) {
 	rest, isBucket := strings.CutPrefix(o.To, "s3://")
 	if !isBucket {
-		if strings.Contains(o.To, "://") {
-			return nil, usage.Errorf("--to %q: write s3://BUCKET/PREFIX, or a folder", o.To)
-		}
-		return folder(o.To), nil
+		return o.folder(who)
 	}
 	bucket, prefix, _ := strings.Cut(rest, "/")
 	prefix = strings.Trim(prefix, "/")
@@ -74,6 +71,33 @@ func (o *Options) place(ctx context.Context, who policy.Issuer) (place, error) {
 	return newBucket(ctx, bucket, prefix, region)
 }
 
+var (
+	// scheme matches what is an address and no folder. A single letter is a drive of Windows.
+	scheme = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9+.-]+:`)
+	// almostS3 matches the forms in which people write a bucket without the right prefix.
+	almostS3 = regexp.MustCompile(`^(?i:s3:/*|arn:[a-z-]+:s3:::)(.+)$`)
+)
+
+// folder returns the folder of --to. It refuses what was probably meant to be a bucket, because AWS
+// would not find what is written into a folder of that name.
+func (o *Options) folder(who policy.Issuer) (place, error) {
+	if m := almostS3.FindStringSubmatch(o.To); m != nil {
+		return nil, usage.Errorf("--to %q: write --to s3://%s", o.To, m[1])
+	}
+	if scheme.MatchString(o.To) {
+		return nil, usage.Errorf("--to %q: write s3://BUCKET/PREFIX, or a folder", o.To)
+	}
+	bucket, path, _, err := bucketOf(who)
+	if err != nil {
+		return nil, err
+	}
+	if bucket != "" && !filepath.IsAbs(o.To) && !strings.HasPrefix(o.To, ".") {
+		return nil, usage.Errorf("the issuer %s is s3://%s, and --to is the folder %s: write --to s3://%[2]s, or for a folder --to ./%[3]s",
+			who, strings.TrimSuffix(bucket+"/"+path, "/"), o.To)
+	}
+	return folder(o.To), nil
+}
+
 // https://docs.aws.amazon.com/AmazonS3/latest/userguide/bucketnamingrules.html
 var bucketSyntax = regexp.MustCompile(`^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$`)
 
@@ -83,29 +107,32 @@ var (
 	pathHost    = regexp.MustCompile(`^s3[.-](?:dualstack\.)?([a-z]{2,8}(?:-[a-z]+)+-[0-9]+)\.amazonaws\.com(?:\.cn)?$`)
 )
 
-// checkBucket compares the bucket with an issuer that is an S3 address, and returns
-// the region in that address. Other addresses, such as those of CloudFront, can belong to any
-// bucket.
-func checkBucket(bucket, prefix string, who policy.Issuer) (region string, err error) {
+// bucketOf returns the bucket, the path and the region of an issuer that is an S3 address. bucket is
+// empty for other addresses, such as those of CloudFront: they can belong to any bucket.
+func bucketOf(who policy.Issuer) (bucket, path, region string, err error) {
 	u, err := url.Parse(string(who))
 	if err != nil {
-		return "", err
+		return "", "", "", err
 	}
-	path := strings.Trim(u.Path, "/")
-	named := ""
+	path = strings.Trim(u.Path, "/")
 	if m := virtualHost.FindStringSubmatch(u.Host); m != nil {
-		named, region = m[1], m[2]
+		bucket, region = m[1], m[2]
 	} else if m := pathHost.FindStringSubmatch(u.Host); m != nil {
 		region = m[1]
-		named, path, _ = strings.Cut(path, "/")
-	} else {
-		return "", nil
+		bucket, path, _ = strings.Cut(path, "/")
 	}
-	if named != bucket || path != prefix {
+	return bucket, path, region, nil
+}
+
+// checkBucket compares the bucket with an issuer that is an S3 address, and returns the region in
+// that address.
+func checkBucket(bucket, prefix string, who policy.Issuer) (region string, err error) {
+	named, path, region, err := bucketOf(who)
+	if err == nil && region != "" && (named != bucket || path != prefix) {
 		return "", fmt.Errorf("the issuer %s is s3://%s, and --to is s3://%s: AWS would not find what is written here",
 			who, strings.TrimSuffix(named+"/"+path, "/"), strings.TrimSuffix(bucket+"/"+prefix, "/"))
 	}
-	return region, nil
+	return region, err
 }
 
 // worldReadable is the mode of published files, because another user serves them and everybody

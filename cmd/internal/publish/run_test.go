@@ -210,7 +210,17 @@ func TestRefusals(t *testing.T) {
 			"AWS would not find what is written here"},
 		"another prefix": {publish.Options{To: "s3://mine/prod", Keys: keySet(t, "a"), Issuer: "https://s3.eu-west-1.amazonaws.com/mine/dev"},
 			"AWS would not find what is written here"},
-		"no bucket's name":         {publish.Options{To: "s3://My_Bucket/x", Keys: keySet(t, "a")}, "is not a bucket's name"},
+		"no bucket's name":        {publish.Options{To: "s3://My_Bucket/x", Keys: keySet(t, "a")}, "is not a bucket's name"},
+		"no slashes":              {publish.Options{To: "s3:acme/k3s", Keys: keySet(t, "a")}, "write --to s3://acme/k3s"},
+		"one slash":               {publish.Options{To: "s3:/acme/k3s", Keys: keySet(t, "a")}, "write --to s3://acme/k3s"},
+		"large letters":           {publish.Options{To: "S3://acme", Keys: keySet(t, "a")}, "write --to s3://acme"},
+		"an ARN":                  {publish.Options{To: "arn:aws:s3:::acme/k3s", Keys: keySet(t, "a")}, "write --to s3://acme/k3s"},
+		"another ARN":             {publish.Options{To: "arn:aws:iam::111122223333:role/x", Keys: keySet(t, "a")}, "write s3://BUCKET/PREFIX"},
+		"an address without host": {publish.Options{To: "https:/acme", Keys: keySet(t, "a")}, "write s3://BUCKET/PREFIX, or a folder"},
+		"a bucket without s3://": {publish.Options{To: "acme/k3s", Keys: keySet(t, "a"), Issuer: "https://acme.s3.eu-west-1.amazonaws.com/k3s"},
+			"is s3://acme/k3s, and --to is the folder acme/k3s: write --to s3://acme/k3s, or for a folder --to ./acme/k3s"},
+		"a folder for a bucket": {publish.Options{To: "public", Keys: keySet(t, "a"), Issuer: "https://s3.eu-west-1.amazonaws.com/acme"},
+			"is s3://acme, and --to is the folder public: write --to s3://acme, or for a folder --to ./public"},
 		"another kind of place":    {publish.Options{To: "gs://bucket/x", Keys: keySet(t, "a")}, "write s3://BUCKET/PREFIX, or a folder"},
 		"a file that is no folder": {publish.Options{To: another, Keys: keySet(t, "a")}, "not a directory"},
 	} {
@@ -230,6 +240,14 @@ func TestRefusals(t *testing.T) {
 	); err == nil ||
 		!strings.Contains(err.Error(), "nothing was written") {
 		t.Errorf("%v\n%s", err, out)
+	}
+	// A folder for a bucket is fine where it is named as a folder, to be copied later.
+	t.Chdir(t.TempDir())
+	for _, folder := range []string{"./public", "../elsewhere", t.TempDir()} {
+		o := publish.Options{To: folder, Keys: keySet(t, "a"), Issuer: "https://s3.eu-west-1.amazonaws.com/acme"}
+		if out, err := publishOnce(t, o); err != nil {
+			t.Errorf("%s: %v\n%s", folder, err, out)
+		}
 	}
 	// Ahead of a switch the two differ, and that is said.
 	ahead := publish.Options{
