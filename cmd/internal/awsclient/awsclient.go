@@ -4,8 +4,11 @@ package awsclient
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
+	"net"
+	"net/url"
 	"os"
 	"slices"
 
@@ -102,9 +105,37 @@ func Short(err error) error {
 	case errors.Is(operation.Err, context.Canceled):
 		return fmt.Errorf("%s: %w", operation.OperationName, context.Canceled)
 	case errors.As(operation.Err, &unsent):
-		return fmt.Errorf("%s: no answer: %w", operation.OperationName, unsent.Err)
+		return fmt.Errorf("%s: %s", operation.OperationName, unanswered(unsent.Err))
 	}
 	return fmt.Errorf("%s: %w", operation.OperationName, operation.Err)
+}
+
+// unanswered returns the host that does not answer, why, and the fix. The text has no address or
+// port, because these differ from one attempt to the next.
+func unanswered(err error) string {
+	var (
+		request *url.Error
+		name    *net.DNSError
+		socket  *net.OpError
+		distust *tls.CertificateVerificationError
+	)
+	host := "AWS"
+	if errors.As(err, &request) {
+		if address, err := url.Parse(request.URL); err == nil && address.Host != "" {
+			host = address.Host
+		}
+		err = request.Err
+	}
+	fix := "check the network, and the proxy (HTTPS_PROXY)"
+	switch {
+	case errors.As(err, &distust):
+		err, fix = distust.Err, "where a proxy inspects TLS, name a file with its CA in AWS_CA_BUNDLE"
+	case errors.As(err, &name):
+		err, fix = errors.New("no such host"), "check the region, the name servers, and the proxy (HTTPS_PROXY)"
+	case errors.As(err, &socket):
+		err = socket.Err
+	}
+	return fmt.Sprintf("no answer from %s: %v: %s", host, err, fix)
 }
 
 // innermost returns the innermost call in err; nil: there is none.

@@ -3,6 +3,8 @@ package awsclient_test
 import (
 	"crypto/sha1" //nolint:gosec // it names the SDK's cache files
 	"encoding/hex"
+	"io"
+	"log"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -87,6 +89,36 @@ func TestCredentialsErrorsNameTheFix(t *testing.T) {
 			}
 			if printed := testkit.ReadFile(t, logged); printed != "" || strings.Contains(text, "\n") {
 				t.Errorf("the SDK prints %q, the error is %q", printed, text)
+			}
+		})
+	}
+}
+
+// AWS that does not answer is not AWS that refuses: the error names the host and the fix.
+func TestUnreachableAWS(t *testing.T) {
+	closed := httptest.NewServer(nil)
+	closed.Close()
+	address := strings.TrimPrefix(closed.URL, "http://")
+	inspected := httptest.NewTLSServer(http.NotFoundHandler())
+	defer inspected.Close()
+	inspected.Config.ErrorLog = log.New(io.Discard, "", 0)
+	hangingUp := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }))
+	defer hangingUp.Close()
+	for name, c := range map[string]struct{ endpoint, want string }{
+		"nobody listens": {closed.URL,
+			"GetCallerIdentity: no answer from " + address + ": connect: connection refused: check the network, and the proxy (HTTPS_PROXY)"},
+		"an unknown host": {"http://sts.eu-wset-1.invalid",
+			"GetCallerIdentity: no answer from sts.eu-wset-1.invalid: no such host: check the region"},
+		"a proxy that inspects":    {inspected.URL, ": where a proxy inspects TLS, name a file with its CA in AWS_CA_BUNDLE"},
+		"a firewall that hangs up": {hangingUp.URL, ": EOF: check the network, and the proxy"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			awstest.Start(t, awstest.Options{}).Setenv(t, awstest.Credentials{AccessKeyID: "AKIAUNKNOWN", SecretAccessKey: "x"})
+			t.Setenv("AWS_MAX_ATTEMPTS", "1")
+			t.Setenv("AWS_ENDPOINT_URL_STS", c.endpoint)
+			_, err := callerIdentity(t)
+			if err == nil || !strings.Contains(awsclient.Short(err).Error(), c.want) {
+				t.Errorf("%v, want %q", awsclient.Short(err), c.want)
 			}
 		})
 	}

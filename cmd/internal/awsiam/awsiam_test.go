@@ -304,7 +304,7 @@ func TestErrorsAreStable(t *testing.T) {
 			f.policy = policytest.Parse(f.T, strings.Replace(policyText, "trust: {", `trust: {accounts: [{id: "111122223333", syncRole: `+
 				`"arn:aws:iam::111122223333:role/none"}], `, 1))
 		}, "AssumeRole: AccessDenied: "},
-		{"nobody listens", func(f *fixture) { f.cloud.StopListening() }, "GetCallerIdentity: no answer: "},
+		{"nobody listens", func(f *fixture) { f.cloud.StopListening() }, "GetCallerIdentity: no answer from "},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			f := newFixture(t, policyText)
