@@ -19,11 +19,11 @@ import (
 // FieldError is one mistake in a policy file.
 type FieldError struct {
 	// Path is the field, for example destinations[0].workspace; empty for the whole file.
-	Path string
+	Path string `json:"field,omitempty"`
 	// Line counts from 1; 0 if the field is not in the file.
-	Line int
+	Line int `json:"line,omitempty"`
 	// Problem is what is wrong and, after a colon, how to fix it.
-	Problem string
+	Problem string `json:"problem"`
 }
 
 func (e FieldError) Error() string {

@@ -397,12 +397,18 @@ func roleOf(r *types.Role) (*plan.Role, error) {
 
 // permissions returns an empty text if the role has no policy with sync's name.
 func (a *account) permissions(ctx context.Context, role string) (string, error) {
-	out, err := a.iam.GetRolePolicy(ctx, &iam.GetRolePolicyInput{RoleName: &role, PolicyName: aws.String(plan.PolicyName)})
+	document, err := a.inlineDocument(ctx, role, plan.PolicyName)
 	if missing(err) {
 		return "", nil
 	}
+	return document, normalizeError(err)
+}
+
+// inlineDocument returns the document of one of the role's own policies.
+func (a *account) inlineDocument(ctx context.Context, role, name string) (string, error) {
+	out, err := a.iam.GetRolePolicy(ctx, &iam.GetRolePolicyInput{RoleName: &role, PolicyName: &name})
 	if err != nil {
-		return "", normalizeError(err)
+		return "", err
 	}
 	document, err := url.PathUnescape(aws.ToString(out.PolicyDocument))
 	if err != nil {

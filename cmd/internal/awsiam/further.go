@@ -2,6 +2,7 @@ package awsiam
 
 import (
 	"context"
+	"slices"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/iam"
@@ -34,28 +35,40 @@ func (a *account) listFurther(ctx context.Context, role string) error {
 	return nil
 }
 
-func (a *account) policyNames(ctx context.Context, role string) (names []string, err error) {
-	inline := iam.NewListRolePoliciesPaginator(a.iam, &iam.ListRolePoliciesInput{RoleName: &role})
-	for inline.HasMorePages() {
-		page, err := inline.NextPage(ctx)
+func (a *account) policyNames(ctx context.Context, role string) ([]string, error) {
+	inline, err := a.inlinePolicies(ctx, role)
+	if err != nil {
+		return nil, err
+	}
+	attached, err := a.attachedPolicies(ctx, role)
+	others := slices.DeleteFunc(inline, func(name string) bool { return name == plan.PolicyName })
+	return append(others, attached...), err
+}
+
+// inlinePolicies returns the names of the role's own policies.
+func (a *account) inlinePolicies(ctx context.Context, role string) (names []string, err error) {
+	pages := iam.NewListRolePoliciesPaginator(a.iam, &iam.ListRolePoliciesInput{RoleName: &role})
+	for pages.HasMorePages() {
+		page, err := pages.NextPage(ctx)
 		if err != nil {
 			return nil, err
 		}
-		for _, name := range page.PolicyNames {
-			if name != plan.PolicyName {
-				names = append(names, name)
-			}
-		}
+		names = append(names, page.PolicyNames...)
 	}
-	attached := iam.NewListAttachedRolePoliciesPaginator(a.iam, &iam.ListAttachedRolePoliciesInput{RoleName: &role})
-	for attached.HasMorePages() {
-		page, err := attached.NextPage(ctx)
+	return names, nil
+}
+
+// attachedPolicies returns the ARNs of the managed policies that are attached to the role.
+func (a *account) attachedPolicies(ctx context.Context, role string) (arns []string, err error) {
+	pages := iam.NewListAttachedRolePoliciesPaginator(a.iam, &iam.ListAttachedRolePoliciesInput{RoleName: &role})
+	for pages.HasMorePages() {
+		page, err := pages.NextPage(ctx)
 		if err != nil {
 			return nil, err
 		}
 		for _, p := range page.AttachedPolicies {
-			names = append(names, aws.ToString(p.PolicyArn))
+			arns = append(arns, aws.ToString(p.PolicyArn))
 		}
 	}
-	return names, nil
+	return arns, nil
 }

@@ -3,7 +3,6 @@ package awsiam
 import (
 	"context"
 	"fmt"
-	"net/url"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/iam"
@@ -81,62 +80,48 @@ func (i *Inspector) Roles(ctx context.Context, path string) (map[string]plan.Rol
 // Policies returns all documents that give permissions to a role: inline ones, and
 // attached ones, which are named by their ARNs.
 func (i *Inspector) Policies(ctx context.Context, role string) ([]check.RolePolicy, error) {
-	var list []check.RolePolicy
-	inline := iam.NewListRolePoliciesPaginator(i.account.iam, &iam.ListRolePoliciesInput{RoleName: &role})
-	for inline.HasMorePages() {
-		page, err := inline.NextPage(ctx)
-		if err != nil {
-			return nil, normalizeError(err)
-		}
-		for _, name := range page.PolicyNames {
-			out, err := i.account.iam.GetRolePolicy(ctx, &iam.GetRolePolicyInput{RoleName: &role, PolicyName: &name})
-			if err != nil {
-				return nil, normalizeError(err)
-			}
-			d, err := parse(aws.ToString(out.PolicyDocument), name)
-			if err != nil {
-				return nil, err
-			}
-			list = append(list, check.RolePolicy{Name: name, Document: d})
-		}
+	inline, err := i.account.inlinePolicies(ctx, role)
+	if err != nil {
+		return nil, normalizeError(err)
 	}
-	attached := iam.NewListAttachedRolePoliciesPaginator(i.account.iam, &iam.ListAttachedRolePoliciesInput{RoleName: &role})
-	for attached.HasMorePages() {
-		page, err := attached.NextPage(ctx)
+	attached, err := i.account.attachedPolicies(ctx, role)
+	if err != nil {
+		return nil, normalizeError(err)
+	}
+	var list []check.RolePolicy
+	for _, name := range inline {
+		text, err := i.account.inlineDocument(ctx, role, name)
 		if err != nil {
 			return nil, normalizeError(err)
 		}
-		for _, p := range page.AttachedPolicies {
-			d, err := i.Document(ctx, aws.ToString(p.PolicyArn))
-			if err != nil {
-				return nil, err
-			}
-			list = append(list, check.RolePolicy{Name: aws.ToString(p.PolicyArn), Document: d})
+		d, err := parse(text, name)
+		if err != nil {
+			return nil, err
 		}
+		list = append(list, check.RolePolicy{Name: name, Document: d})
+	}
+	for _, arn := range attached {
+		d, err := i.Document(ctx, arn)
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, check.RolePolicy{Name: arn, Document: d})
 	}
 	return list, nil
 }
 
 // Document returns the current version of a managed policy.
 func (i *Inspector) Document(ctx context.Context, arn string) (policy.Document, error) {
-	p, err := i.account.iam.GetPolicy(ctx, &iam.GetPolicyInput{PolicyArn: &arn})
+	parsed, err := policy.ParseARN(arn)
 	if err != nil {
-		return policy.Document{}, normalizeError(err)
+		return policy.Document{}, err
 	}
-	v, err := i.account.iam.GetPolicyVersion(ctx, &iam.GetPolicyVersionInput{PolicyArn: &arn, VersionId: p.Policy.DefaultVersionId})
-	if err != nil {
-		return policy.Document{}, normalizeError(err)
-	}
-	return parse(aws.ToString(v.PolicyVersion.Document), arn)
+	return i.account.document(ctx, parsed)
 }
 
-// parse reads a document in IAM's encoding, which may be URL-encoded.
+// parse reads the document of the policy of this name.
 func parse(text, name string) (policy.Document, error) {
-	decoded, err := url.PathUnescape(text)
-	if err != nil {
-		return policy.Document{}, fmt.Errorf("policy %s: %w", name, err)
-	}
-	d, err := policy.ParseDocument(decoded)
+	d, err := policy.ParseDocument(text)
 	if err != nil {
 		return policy.Document{}, fmt.Errorf("policy %s: %w", name, err)
 	}

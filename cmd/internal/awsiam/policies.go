@@ -32,6 +32,11 @@ func (i *IAM) BoundaryDocument(ctx context.Context, account string, arn policy.A
 	if a == nil {
 		return policy.Document{}, fmt.Errorf("account %s was not observed", account)
 	}
+	return a.document(ctx, arn)
+}
+
+// document returns the current version of a managed policy.
+func (a *account) document(ctx context.Context, arn policy.ARN) (policy.Document, error) {
 	found, err := a.managedPolicy(ctx, arn)
 	switch {
 	case err != nil:

@@ -18,20 +18,9 @@ const (
 	eksCluster = "arn:aws:eks:eu-west-1:111122223333:cluster/dev"
 	homeRole   = "arn:aws:iam::111122223333:role/ampbridge-sync.dev"
 	awayRole   = "arn:aws:iam::444455556666:role/sync-of-dev"
-
-	podAccounts = `apiVersion: ampbridge.io/v1alpha1
-kind: Policy
-cluster: {name: dev, issuer: "` + issuer + `"}
-destinations:
-- {name: central, workspace: "arn:aws:aps:eu-west-1:111122223333:workspace/ws-new"}
-- {name: other, workspace: "arn:aws:aps:eu-west-1:444455556666:workspace/ws-new"}
-grants:
-- {namespaces: [monitoring], serviceAccounts: [prometheus], destinations: [central, other]}
-trust:
-  permissionsBoundary: "` + boundary + `"
-  accounts: [{id: "444455556666", syncRole: "` + awayRole + `"}]
-`
 )
+
+var podAccounts = strings.Replace(twoAccounts, "{name: dev}", `{name: dev, issuer: "`+issuer+`"}`, 1)
 
 // podOf is a pod of sync, or of another service account.
 func podOf(namespace, account string) awstest.PodIdentity {

@@ -23,17 +23,8 @@ type validation struct {
 	Destinations int    `json:"destinations,omitempty"`
 	Grants       int    `json:"grants,omitempty"`
 	// Notes are about what is allowed and often a mistake.
-	Notes    []mistake `json:"notes,omitempty"`
-	Mistakes []mistake `json:"mistakes"`
-}
-
-// mistake is one mistake in a policy file.
-type mistake struct {
-	// Line is counted from 1; 0: the mistake has no line, or the field is missing.
-	Line int `json:"line,omitempty"`
-	// Field is a path, such as grants[0].destinations[0]; empty: the whole file.
-	Field   string `json:"field,omitempty"`
-	Problem string `json:"problem"`
+	Notes    policy.Errors `json:"notes,omitempty"`
+	Mistakes policy.Errors `json:"mistakes"`
 }
 
 // newValidate returns `ampbridge validate`, which reports every mistake in policy files.
@@ -96,17 +87,14 @@ func validatePolicies(paths []string, format string, stdin io.Reader, stdout, st
 		}
 		v := validation{
 			File: path, Valid: true, Cluster: p.Cluster.Name,
-			Destinations: len(p.Destinations), Grants: len(p.Grants), Mistakes: []mistake{},
-		}
-		for _, n := range p.Notes() {
-			v.Notes = append(v.Notes, mistake{n.Line, n.Path, n.Problem})
-			if format == output.Text {
-				_, _ = fmt.Fprintf(stderr, "ampbridge: %s: note: %v\n", path, n)
-			}
+			Destinations: len(p.Destinations), Grants: len(p.Grants), Notes: p.Notes(), Mistakes: policy.Errors{},
 		}
 		report = append(report, v)
 		if format != output.Text {
 			continue
+		}
+		for _, n := range v.Notes {
+			_, _ = fmt.Fprintf(stderr, "ampbridge: %s: note: %v\n", path, n)
 		}
 		_, err = fmt.Fprintf(stdout, "%s: ok: cluster %s, %s, %s\n", path, v.Cluster,
 			counted(v.Destinations, "destination"), counted(v.Grants, "grant"))
@@ -132,7 +120,7 @@ func counted(n int, noun string) string {
 }
 
 // mistakes returns the mistakes that the error of a policy file has.
-func mistakes(err error) (list []mistake) {
+func mistakes(err error) (list policy.Errors) {
 	var joined interface{ Unwrap() []error }
 	if errors.As(err, &joined) {
 		for _, e := range joined.Unwrap() {
@@ -141,7 +129,7 @@ func mistakes(err error) (list []mistake) {
 		return list
 	}
 	if field, ok := errors.AsType[policy.FieldError](err); ok {
-		return []mistake{{field.Line, field.Path, field.Problem}}
+		return policy.Errors{field}
 	}
-	return []mistake{{Problem: err.Error()}}
+	return policy.Errors{{Problem: err.Error()}}
 }
