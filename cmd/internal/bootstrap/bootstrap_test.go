@@ -1,10 +1,8 @@
 package bootstrap_test
 
 import (
-	"bytes"
 	"context"
 	"fmt"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -18,8 +16,10 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/ampbridge/ampbridge/cmd/internal/cli"
+	"github.com/ampbridge/ampbridge/cmd/internal/cli/clitest"
 	"github.com/ampbridge/ampbridge/policy"
 	"github.com/ampbridge/ampbridge/test/awstest"
+	"github.com/ampbridge/ampbridge/test/policytest"
 	"github.com/ampbridge/ampbridge/test/testkit"
 )
 
@@ -91,9 +91,7 @@ func (f *fixture) run(stdin string, args ...string) (status int, stdout, stderr 
 
 func (f *fixture) runIn(ctx context.Context, stdin string, args ...string) (status int, stdout, stderr string) {
 	f.Helper()
-	var out, errs bytes.Buffer
-	status = cli.Main(ctx, append([]string{"bootstrap", "--policy", f.file}, args...), strings.NewReader(stdin), &out, &errs)
-	return status, out.String(), errs.String()
+	return clitest.Run(ctx, stdin, append([]string{"bootstrap", "--policy", f.file}, args...)...)
 }
 
 func (f *fixture) must(args ...string) string {
@@ -152,11 +150,10 @@ func TestApplyMakesWhatThePlanShows(t *testing.T) {
 			t.Errorf("no %q in\n%s", part, out)
 		}
 	}
-	text, err := os.ReadFile(f.file)
-	if err != nil || !strings.Contains(string(text), "# The policy of cluster dev.\n") ||
-		!strings.Contains(string(text), "# to be made\n") ||
-		strings.Contains(string(text), "ws-new") {
-		t.Errorf("the policy became %s, %v", text, err)
+	text := testkit.ReadFile(f, f.file)
+	if !strings.Contains(text, "# The policy of cluster dev.\n") || !strings.Contains(text, "# to be made\n") ||
+		strings.Contains(text, "ws-new") {
+		t.Errorf("the policy became %s", text)
 	}
 	found, err := amp.NewFromConfig(
 		f.cloud.Config(f.account.AdminCredentials(), region),
@@ -192,10 +189,7 @@ func TestApplyMakesWhatThePlanShows(t *testing.T) {
 
 func (f *fixture) policy() *policy.Policy {
 	f.Helper()
-	text, err := os.ReadFile(f.file)
-	testkit.Must(f, err)
-	p, err := policy.Parse(text)
-	testkit.Must(f, err)
+	p := policytest.Parse(f, testkit.ReadFile(f, f.file))
 	return p
 }
 
@@ -470,15 +464,7 @@ func TestPolicyFromAGrantList(t *testing.T) {
 ]`
 	testkit.WriteFile(t, list, text)
 	run := func(args ...string) (int, string, string) {
-		var out, errs bytes.Buffer
-		status := cli.Main(
-			t.Context(),
-			append([]string{"bootstrap", "policy", "--from", list}, args...),
-			strings.NewReader(""),
-			&out,
-			&errs,
-		)
-		return status, out.String(), errs.String()
+		return clitest.Run(t.Context(), "", append([]string{"bootstrap", "policy", "--from", list}, args...)...)
 	}
 	const workspace = "arn:aws:aps:eu-west-1:111122223333:workspace/ws-new"
 	if status, _, errs := run(); status != cli.Usage || !strings.Contains(errs, "no workspace") {

@@ -1,7 +1,6 @@
 package bootstrap_test
 
 import (
-	"bytes"
 	"context"
 	"strings"
 	"testing"
@@ -13,6 +12,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/ampbridge/ampbridge/cmd/internal/cli"
+	"github.com/ampbridge/ampbridge/cmd/internal/cli/clitest"
 	"github.com/ampbridge/ampbridge/test/awstest"
 	"github.com/ampbridge/ampbridge/test/cluster"
 	"github.com/ampbridge/ampbridge/test/testkit"
@@ -85,17 +85,11 @@ func TestSyncWorksAfterBootstrap(t *testing.T) {
 	}
 	sync := func() string {
 		t.Helper()
-		var out, errs bytes.Buffer
-		if status := cli.Main(
-			ctx,
-			[]string{"sync", "--once", "--policy", f.file, "--kubeconfig", c.Kubeconfig()},
-			nil,
-			&out,
-			&errs,
-		); status != cli.OK {
-			t.Fatalf("status %d: %s%s", status, out.String(), errs.String())
+		status, out, errs := clitest.Run(ctx, "", "sync", "--once", "--policy", f.file, "--kubeconfig", c.Kubeconfig())
+		if status != cli.OK {
+			t.Fatalf("status %d: %s%s", status, out, errs)
 		}
-		return out.String()
+		return out
 	}
 	if out := sync(); !strings.Contains(out, "sync: in sync: 4 of 4 changes made") {
 		t.Error(out)

@@ -99,7 +99,7 @@ func TestNoStepFromTheAKSGuideIsWithoutTrust(t *testing.T) {
 
 	dir := t.TempDir()
 	from, file := filepath.Join(dir, "role.json"), filepath.Join(dir, "dev-aks.yaml")
-	save(t, from, f.getRole(guideRole))
+	testkit.WriteFile(t, from, f.getRole(guideRole))
 	status, runbook, errs := run(t, "bootstrap", "--from", from, "--cluster-name", "dev-aks", "--workspace", workspace)
 	if status != cli.OK {
 		t.Fatalf("status %d: %s", status, errs)
@@ -242,7 +242,7 @@ func TestRoleFilesThatAreRefused(t *testing.T) {
 			"--cluster-name dev", "444455556666"},
 	} {
 		file := filepath.Join(t.TempDir(), "role.json")
-		save(t, file, c.text)
+		testkit.WriteFile(t, file, c.text)
 		status, out, errs := run(t, append([]string{"bootstrap", "--from", file, "--workspace", workspace}, strings.Fields(c.args)...)...)
 		if (status == cli.OK) != (c.want == "") || !strings.Contains(errs, c.want) || (out != "") != (c.want == "") {
 			t.Errorf("%s: status %d, %d bytes: %s", name, status, len(out), errs)

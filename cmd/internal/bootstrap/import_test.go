@@ -76,7 +76,7 @@ func TestNothingForeignIsImported(t *testing.T) {
 // The roles of sync, with the same addresses as their resources.
 func TestImportsOfRoles(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "policy.yaml")
-	save(t, file, strings.Replace(policyText, "ws-new", "ws-0001", 1))
+	testkit.WriteFile(t, file, strings.Replace(policyText, "ws-new", "ws-0001", 1))
 	status, out, errs := run(t, "plan", "--policy", file, "-o", "terraform", "--subjects-from-grants", "--import")
 	if status != cli.OK {
 		t.Fatal(errs)

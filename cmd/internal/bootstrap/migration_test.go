@@ -175,7 +175,7 @@ func migrate(t *testing.T, s shape) {
 	}
 	dir := t.TempDir()
 	main := filepath.Join(dir, "module")
-	save(t, main, s.text(strings.Join(entries, ",\n"), workspace))
+	testkit.WriteFile(t, main, s.text(strings.Join(entries, ",\n"), workspace))
 
 	client := sts.NewFromConfig(f.cloud.Config(awstest.Credentials{}, region))
 	written := map[string]int{}
@@ -227,17 +227,15 @@ func migrate(t *testing.T, s shape) {
 	}
 	check("before", true, false)
 
-	var out, errs bytes.Buffer
-	status := cli.Main(t.Context(), append([]string{"bootstrap", "--from", main}, s.args(workspace)...), nil, &out, &errs)
-	if status != cli.OK || !strings.Contains(out.String(), s.forgets) ||
-		strings.Contains(out.String(), "removed {") != (s.forgets == removed) {
-		t.Fatalf("status %d: %s%s", status, out.String(), errs.String())
+	status, out, errs := run(t, append([]string{"bootstrap", "--from", main}, s.args(workspace)...)...)
+	if status != cli.OK || !strings.Contains(out, s.forgets) || strings.Contains(out, "removed {") != (s.forgets == removed) {
+		t.Fatalf("status %d: %s%s", status, out, errs)
 	}
 	n := len(f.cloud.Calls())
 	// 1. The policies.
-	status = cli.Main(t.Context(), []string{"bootstrap", "policy", "--from", main, "--workspace", workspace, "--dir", dir}, nil, &out, &errs)
+	status, _, errs = run(t, "bootstrap", "policy", "--from", main, "--workspace", workspace, "--dir", dir)
 	if status != cli.OK || len(f.cloud.Calls()) != n {
-		t.Fatalf("status %d: %s", status, errs.String())
+		t.Fatalf("status %d: %s", status, errs)
 	}
 	texts := map[string]string{}
 	for _, name := range clusters {

@@ -1,7 +1,6 @@
 package bootstrap_test
 
 import (
-	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -33,8 +32,7 @@ func TestEveryItemOfTheSeedsHasItsTest(t *testing.T) {
 			files, err := filepath.Glob(filepath.Join(root, test[1], "*_test.go"))
 			testkit.Must(t, err)
 			if !slices.ContainsFunc(files, func(file string) bool {
-				text, err := os.ReadFile(file)
-				return err == nil && strings.Contains(string(text), "\nfunc "+test[2]+"(")
+				return strings.Contains(testkit.ReadFile(t, file), "\nfunc "+test[2]+"(")
 			}) {
 				t.Errorf("%s: there is no %s in %s", about, test[2], test[1])
 			}

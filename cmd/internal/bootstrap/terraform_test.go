@@ -1,27 +1,20 @@
 package bootstrap_test
 
 import (
-	"bytes"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/ampbridge/ampbridge/cmd/internal/cli"
+	"github.com/ampbridge/ampbridge/cmd/internal/cli/clitest"
 	"github.com/ampbridge/ampbridge/test/testkit"
 )
 
 // run is any command, without a cluster and without AWS.
 func run(t *testing.T, args ...string) (status int, stdout, stderr string) {
 	t.Helper()
-	var out, errs bytes.Buffer
-	status = cli.Main(t.Context(), args, strings.NewReader(""), &out, &errs)
-	return status, out.String(), errs.String()
-}
-
-func save(t *testing.T, path, text string) {
-	t.Helper()
-	testkit.WriteFile(t, path, text)
+	return clitest.Run(t.Context(), "", args...)
 }
 
 // Create, write the ARN into the policy, generate again; then the destination goes.
@@ -30,7 +23,7 @@ func TestTerraformKeepsTheWorkspace(t *testing.T) {
 	policy, file := filepath.Join(dir, "policy.yaml"), filepath.Join(dir, "bootstrap.tf")
 	write := func(text string, args ...string) string {
 		t.Helper()
-		save(t, policy, text)
+		testkit.WriteFile(t, policy, text)
 		status, stdout, stderr := run(t, append([]string{"bootstrap", "--policy", policy, "-o", "terraform"}, args...)...)
 		if status != cli.OK || stderr != "" {
 			t.Fatalf("status %d: %s", status, stderr)
@@ -66,7 +59,7 @@ func TestTerraformKeepsTheWorkspace(t *testing.T) {
 		t.Errorf("with another destination:\n%s", text)
 	}
 	// A file of somebody else is not written over.
-	save(t, file, "resource \"aws_s3_bucket\" \"ours\" {}\n")
+	testkit.WriteFile(t, file, "resource \"aws_s3_bucket\" \"ours\" {}\n")
 	if status, _, stderr := run(
 		t,
 		"bootstrap",
@@ -89,11 +82,11 @@ func TestTerraformKeepsTheWorkspace(t *testing.T) {
 func TestOtherCommandsRefuseNewWorkspaces(t *testing.T) {
 	dir := t.TempDir()
 	pod, prometheus := filepath.Join(dir, "pod.yaml"), filepath.Join(dir, "prometheus.yml")
-	save(t, pod, "apiVersion: v1\nkind: Pod\nmetadata: {name: p}\nspec: {containers: [{name: c, image: prom/prometheus}]}\n")
-	save(t, prometheus, "global: {}\n")
+	testkit.WriteFile(t, pod, "apiVersion: v1\nkind: Pod\nmetadata: {name: p}\nspec: {containers: [{name: c, image: prom/prometheus}]}\n")
+	testkit.WriteFile(t, prometheus, "global: {}\n")
 	for _, id := range []string{"ws-new", "ws-new-2", "ws-NEW"} {
 		policy := filepath.Join(dir, "policy.yaml")
-		save(t, policy, strings.Replace(policyText, "ws-new", id, 1))
+		testkit.WriteFile(t, policy, strings.Replace(policyText, "ws-new", id, 1))
 		for _, args := range [][]string{
 			{"validate", policy},
 			{"sync", "--once", "--policy", policy},

@@ -21,6 +21,7 @@ import (
 	"github.com/ampbridge/ampbridge/cmd/internal/versions"
 	"github.com/ampbridge/ampbridge/policy/sidecarconfig"
 	"github.com/ampbridge/ampbridge/test/cluster"
+	"github.com/ampbridge/ampbridge/test/testkit"
 	"github.com/ampbridge/ampbridge/test/tools"
 )
 
@@ -98,10 +99,7 @@ trust: {manage: none}
 `
 
 func (f clusterFixture) completes(t *testing.T) {
-	policyFile := filepath.Join(t.TempDir(), "policy.yaml")
-	if err := os.WriteFile(policyFile, []byte(grantedPolicy), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	policyFile := testkit.TempFile(t, "policy.yaml", grantedPolicy)
 	namespaces := []string{
 		systemNamespace, "default", "kube-node-lease", "kube-public", "kube-system", "monitoring", "team-a",
 	}
@@ -189,10 +187,7 @@ func (f clusterFixture) connects(t *testing.T) {
 }
 
 func (f clusterFixture) reportsANamespace(t *testing.T) {
-	policyFile := filepath.Join(t.TempDir(), "policy.yaml")
-	if err := os.WriteFile(policyFile, []byte(grantedPolicy), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	policyFile := testkit.TempFile(t, "policy.yaml", grantedPolicy)
 	for namespace, want := range map[string][]string{
 		"": {"monitoring/prometheus", "team-a/prometheus-a"}, "team-a": {"team-a/prometheus-a"}, "elsewhere": {},
 	} {

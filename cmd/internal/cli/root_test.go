@@ -2,8 +2,6 @@ package cli
 
 import (
 	"bytes"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 
@@ -11,6 +9,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/ampbridge/ampbridge/cmd/internal/versions"
+	"github.com/ampbridge/ampbridge/test/testkit"
 )
 
 const goodPolicy = `apiVersion: ampbridge.io/v1alpha1
@@ -34,9 +33,7 @@ func run(t *testing.T, stdin string, args ...string) (status int, stdout, stderr
 		"values.yaml": "image: {tag: v1}\npolicy:\n  " + strings.ReplaceAll(strings.SplitN(goodPolicy, "\n", 3)[2], "\n", "\n  "),
 		"bad.yaml":    strings.NewReplacer("name: dev", "nam: dev", "[central]", "[centrl]").Replace(goodPolicy),
 	} {
-		if err := os.WriteFile(filepath.Join(".", name), []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
+		testkit.WriteFile(t, name, text)
 	}
 	// Neither the machine's kubeconfig nor its pod's.
 	t.Setenv("KUBECONFIG", "empty")

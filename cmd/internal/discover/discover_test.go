@@ -1,7 +1,6 @@
 package discover_test
 
 import (
-	"bytes"
 	"encoding/json"
 	"strings"
 	"testing"
@@ -14,6 +13,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/ampbridge/ampbridge/cmd/internal/cli"
+	"github.com/ampbridge/ampbridge/cmd/internal/cli/clitest"
 	"github.com/ampbridge/ampbridge/cmd/internal/discover"
 	"github.com/ampbridge/ampbridge/policy"
 	"github.com/ampbridge/ampbridge/test/cluster"
@@ -66,9 +66,8 @@ func TestDiscover(t *testing.T) {
 		}
 	}
 	run := func(args ...string) (string, string, int) {
-		var out, errs bytes.Buffer
-		status := cli.Main(t.Context(), append([]string{"discover"}, args...), strings.NewReader(""), &out, &errs)
-		return out.String(), errs.String(), status
+		status, out, errs := clitest.Run(t.Context(), "", append([]string{"discover"}, args...)...)
+		return out, errs, status
 	}
 	admin := []string{"--kubeconfig", c.Kubeconfig()}
 	if out, _, status := run(admin...); status != cli.OK || !strings.Contains(out, "no Prometheus was found") {

@@ -22,6 +22,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/ampbridge/ampbridge/cmd/internal/cli"
+	"github.com/ampbridge/ampbridge/cmd/internal/cli/clitest"
 	"github.com/ampbridge/ampbridge/cmd/internal/status"
 	"github.com/ampbridge/ampbridge/policy"
 	"github.com/ampbridge/ampbridge/policy/sidecarconfig"
@@ -128,9 +129,7 @@ func (f *fixture) install(name string) {
 
 func (f *fixture) run(args ...string) (code int, stdout, stderr string) {
 	f.Helper()
-	var out, errs bytes.Buffer
-	code = cli.Main(f.Context(), append(args, "--kubeconfig", f.cluster.Kubeconfig()), strings.NewReader(""), &out, &errs)
-	return code, out.String(), errs.String()
+	return clitest.Run(f.Context(), "", append(args, "--kubeconfig", f.cluster.Kubeconfig())...)
 }
 
 func (f *fixture) report(args ...string) (r status.Report) {
@@ -573,16 +572,9 @@ func TestFlags(t *testing.T) {
 		"--watch --policy -":     "--policy - and --watch exclude each other",
 		"-o html":                `--output "html" is unknown`,
 	} {
-		var out, errs bytes.Buffer
-		if code := cli.Main(
-			t.Context(),
-			append([]string{"status"}, strings.Fields(args)...),
-			nil,
-			&out,
-			&errs,
-		); code != cli.Usage ||
-			!strings.Contains(errs.String(), want) {
-			t.Errorf("%s: status %d: %s", args, code, errs.String())
+		code, _, errs := clitest.Run(t.Context(), "", append([]string{"status"}, strings.Fields(args)...)...)
+		if code != cli.Usage || !strings.Contains(errs, want) {
+			t.Errorf("%s: status %d: %s", args, code, errs)
 		}
 	}
 }

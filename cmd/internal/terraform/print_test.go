@@ -1,7 +1,6 @@
 package terraform_test
 
 import (
-	"bytes"
 	"net/url"
 	"path/filepath"
 	"strings"
@@ -12,6 +11,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/ampbridge/ampbridge/cmd/internal/cli"
+	"github.com/ampbridge/ampbridge/cmd/internal/cli/clitest"
 	"github.com/ampbridge/ampbridge/policy"
 	"github.com/ampbridge/ampbridge/test/awstest"
 	"github.com/ampbridge/ampbridge/test/cluster"
@@ -41,9 +41,7 @@ trust: {permissionsBoundary: "arn:aws:iam::111122223333:policy/boundary"}
 func run(t *testing.T, text string, args ...string) (status int, stdout, stderr string) {
 	t.Helper()
 	file := testkit.TempFile(t, "policy.yaml", text)
-	var out, errs bytes.Buffer
-	status = cli.Main(t.Context(), append(args, "--policy", file), strings.NewReader(""), &out, &errs)
-	return status, out.String(), errs.String()
+	return clitest.Run(t.Context(), "", append(args, "--policy", file)...)
 }
 
 // The roles that somebody makes from the configuration are those that sync made

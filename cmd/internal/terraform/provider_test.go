@@ -42,9 +42,7 @@ func newWhole(t *testing.T) *whole {
 // applyAll applies the configuration as it is, and returns what was called.
 func (w *whole) applyAll(text []byte) string {
 	w.Helper()
-	if err := os.WriteFile(filepath.Join(w.dir, "main.tf"), text, 0o600); err != nil {
-		w.Fatal(err)
-	}
+	testkit.WriteFile(w, filepath.Join(w.dir, "main.tf"), string(text))
 	if out, err := w.run("init"); err != nil {
 		w.Fatalf("init: %v\n%s", err, out)
 	}

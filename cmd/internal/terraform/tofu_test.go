@@ -45,9 +45,7 @@ func (d *tofuDir) run(args ...string) (string, error) {
 // at the same name, with the blocks about its life as they were written.
 func (d *tofuDir) apply(text []byte) string {
 	d.Helper()
-	if err := os.WriteFile(filepath.Join(d.dir, "main.tf"), lives(d.T, text), 0o600); err != nil {
-		d.Fatal(err)
-	}
+	testkit.WriteFile(d, filepath.Join(d.dir, "main.tf"), string(lives(d.T, text)))
 	if out, err := d.run("init"); err != nil {
 		d.Fatalf("init: %v\n%s", err, out)
 	}
@@ -112,7 +110,7 @@ func TestTofuForgetsAndDestroysNothing(t *testing.T) {
 	if bare == string(third) {
 		t.Fatalf("no removed block in\n%s", third)
 	}
-	testkit.Must(t, os.WriteFile(filepath.Join(d.dir, "main.tf"), lives(t, []byte(bare)), 0o600))
+	testkit.WriteFile(t, filepath.Join(d.dir, "main.tf"), string(lives(t, []byte(bare))))
 	if out, err := d.run("plan"); err != nil || !strings.Contains(out, "terraform_data.central will be destroyed") {
 		t.Errorf("without the block: %v\n%s", err, out)
 	}
