@@ -1,7 +1,6 @@
 package bootstrap_test
 
 import (
-	"bytes"
 	"encoding/json"
 	"os"
 	"os/exec"
@@ -304,7 +303,7 @@ esac; }` + "\n"
 
 func TestScriptStopsInAnotherAccount(t *testing.T) {
 	script := `aws() { echo "$@" >&2; echo 999999999999; }` + "\n" + bootstrap.Script(desired(t, base, account), false)
-	var errs bytes.Buffer
+	var errs strings.Builder
 	cmd := exec.CommandContext(t.Context(), "bash", "-c", script)
 	cmd.Stderr = &errs
 	if err := cmd.Run(); err == nil || strings.Contains(errs.String(), "create") {

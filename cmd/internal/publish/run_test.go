@@ -1,7 +1,6 @@
 package publish_test
 
 import (
-	"bytes"
 	"crypto/rand"
 	"crypto/rsa"
 	"encoding/json"
@@ -59,7 +58,7 @@ func publishOnce(t *testing.T, o publish.Options) (string, error) {
 	if o.Retain == 0 {
 		o.Retain = 48 * time.Hour
 	}
-	var out bytes.Buffer
+	var out strings.Builder
 	err := publish.Run(t.Context(), o, &out)
 	return out.String(), err
 }

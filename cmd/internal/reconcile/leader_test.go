@@ -1,7 +1,6 @@
 package reconcile
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"log/slog"
@@ -28,7 +27,7 @@ var leaseResource = coordinationv1.SchemeGroupVersion.WithResource("leases")
 type process struct {
 	*testing.T
 	*controller
-	log bytes.Buffer
+	log testkit.Buffer
 	// begun is closed when the work begins, told when it is told to end, and ended when
 	// the process has. The work ends when finish is closed.
 	begun, told, finish, ended chan struct{}

@@ -1,7 +1,6 @@
 package reconcile_test
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"strings"
@@ -120,7 +119,7 @@ func (b *bridge) sync(policyText string, change func(*reconcile.Options)) (outpu
 		change(&o)
 	}
 	before := len(b.cloud.Calls())
-	var stdout bytes.Buffer
+	var stdout strings.Builder
 	err = reconcile.Run(b.ctx, o, strings.NewReader(""), &stdout)
 	reads, writes = awstest.CountIAM(b.cloud.Calls()[before:])
 	return stdout.String(), reads, writes, err

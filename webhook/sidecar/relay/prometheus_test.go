@@ -1,7 +1,6 @@
 package relay_test
 
 import (
-	"bytes"
 	"context"
 	"crypto/x509"
 	"encoding/json"
@@ -27,7 +26,7 @@ import (
 // prometheus is a real one that scrapes itself each half second and writes to a relay.
 type prometheusProcess struct {
 	url string
-	log *bytes.Buffer
+	log *testkit.Buffer
 }
 
 func startPrometheus(t *testing.T, writeURL, passwordFile string) *prometheusProcess {
@@ -44,7 +43,7 @@ remote_write:
 `, address, writeURL, policy.RelayUser, passwordFile)
 	file := filepath.Join(dir, "prometheus.yml")
 	testkit.WriteFile(t, file, config)
-	p := &prometheusProcess{"http://" + address, &bytes.Buffer{}}
+	p := &prometheusProcess{"http://" + address, &testkit.Buffer{}}
 	cmd := exec.Command(tools.Path(t, "prometheus"), "--config.file="+file, "--storage.tsdb.path="+filepath.Join(dir, "data"),
 		"--web.listen-address="+address)
 	cmd.Stdout, cmd.Stderr = p.log, p.log

@@ -42,12 +42,12 @@ type fixture struct {
 	address   string
 	session   session.Session
 	expired   int
-	log       *bytes.Buffer
+	log       *testkit.Buffer
 }
 
 func newFixture(t *testing.T, change func(*fixture, *relay.Options)) *fixture {
 	t.Helper()
-	f := &fixture{log: &bytes.Buffer{}}
+	f := &fixture{log: &testkit.Buffer{}}
 	f.cloud = awstest.Start(t, awstest.Options{Prometheus: tools.Path(t, "prometheus")})
 	account := f.cloud.Account("111122223333")
 	f.workspace = account.CreateWorkspace(region, "")
