@@ -177,9 +177,9 @@ func cutRoleName(name, tail string) string {
 	return name[:maxRoleName-len(tail)] + tail
 }
 
-// A role's name contains its subject, and anybody who can create service accounts chooses that.
-// So the hash of a cut name is long, and comes after an underscore, which no Kubernetes name
-// contains: it is not possible to choose a name that collides with another one.
+// A role's name contains the name of the service account, which its creator chooses. So the hash of
+// a cut name is long, and comes after an underscore, which no Kubernetes name contains: it is not
+// possible to choose a name that collides with another one.
 const (
 	// clusterPart is the number of characters for the cluster in such a role's name, and
 	// destinationClusterPart in the name of a destination's role. The hash of a name that is too
@@ -201,9 +201,9 @@ func ServiceAccountRoleName(cluster, destination string, s Subject) string {
 	return cutRoleName(name, "_"+digest(cluster+"."+destination+"."+s.Namespace+"."+s.ServiceAccount, hashDigits))
 }
 
-// rolePrefix returns the beginning of the cluster's role names. No role of another cluster begins
-// so, because permissions depend on the prefix. A cluster's name that is too long is cut and ends
-// in an underscore, which no cluster's name contains, and a hash of the whole name.
+// rolePrefix returns the beginning of the cluster's role names. No role name of another cluster has
+// this beginning, because permissions depend on it. A cluster's name that is too long is cut and
+// ends in an underscore, which no cluster's name contains, and a hash of the whole name.
 func rolePrefix(cluster string, most int) string {
 	const hash = 12
 	if len(cluster) > most {

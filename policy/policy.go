@@ -51,7 +51,8 @@ type Destination struct {
 	// If empty, sync creates its own role, see [Policy.Role].
 	Role ARN `yaml:"role"`
 	// AssumeRole is a second role, which the sidecar assumes with the first one. It never equals
-	// Role: a role may not assume itself unless its trust document allows it, and it gains nothing.
+	// Role: a role may not assume itself unless its trust document allows it, and that would gain
+	// nothing.
 	AssumeRole ARN `yaml:"assumeRole"`
 	// ExternalID is sent to AWS when AssumeRole is assumed; empty if there is none.
 	ExternalID string `yaml:"externalID"`
@@ -98,8 +99,8 @@ type RemoteWrite struct {
 	RemoteTimeout Duration `yaml:"remoteTimeout"`
 	// RetryOn429 retries samples that AMP answers with 429, and does not drop them; nil means true.
 	RetryOn429 *bool `yaml:"retryOn429"`
-	// ProxyURL is the proxy to AMP. If it is empty, there is none, or with ProxyFromEnvironment
-	// (for Prometheus 2.43 and newer) the one in HTTPS_PROXY.
+	// ProxyURL is the proxy to AMP. ProxyFromEnvironment (for Prometheus 2.43 and newer) means the
+	// proxy in HTTPS_PROXY. If neither is set, there is no proxy.
 	ProxyURL             string `yaml:"proxyURL"`
 	ProxyFromEnvironment bool   `yaml:"proxyFromEnvironment"`
 	// CABundle is PEM text with roots that are added to the system's.
@@ -279,7 +280,7 @@ type ResourceList struct {
 type Trust struct {
 	// Manage is roles if sync creates and corrects roles, or none if somebody else does.
 	Manage string `yaml:"manage"`
-	// RoleScope is one role per destination, or one per destination and service account.
+	// RoleScope selects one role per destination, or one per destination and service account.
 	RoleScope string `yaml:"roleScope"`
 	// PermissionsBoundary is set on every role that sync creates. It is mandatory with
 	// manage: roles, because without it stolen credentials of sync could create an administrator.
@@ -314,7 +315,7 @@ type Account struct {
 	SyncRole ARN    `yaml:"syncRole"`
 }
 
-// Audit configures how pods are handled that were not injected.
+// Audit configures what happens to pods that were not injected.
 type Audit struct {
 	Repair string `yaml:"repair"`
 }
@@ -322,7 +323,7 @@ type Audit struct {
 // Values of [Audit.Repair].
 const (
 	RepairNone = "none"
-	// RepairEvict evicts the pods that a new admission would fix.
+	// RepairEvict evicts a pod if its successor would be injected as the policy says.
 	RepairEvict = "evict"
 )
 

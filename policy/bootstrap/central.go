@@ -30,7 +30,8 @@ type Input struct {
 	Home string
 	// Aliases are the aliases of new workspaces, by destination. The default is the destination's name.
 	Aliases map[string]string
-	// Adopt names destinations with a workspace that the cluster takes over if it has no owner.
+	// Adopt names destinations. The cluster takes over the workspaces of these destinations if they
+	// have no owner.
 	Adopt []string
 	// Tags are set on everything that bootstrap creates, in addition to ampbridge's own tags.
 	Tags map[string]string

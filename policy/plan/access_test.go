@@ -27,7 +27,8 @@ func permissionsOf(a Account) map[string]string {
 	return list
 }
 
-// A boundary of an earlier bootstrap allows no query: readers wait, and what writes goes on.
+// If the boundary of an earlier bootstrap allows no query, roles that query wait, and roles that
+// write stay unchanged.
 func TestReadersWaitForTheBoundary(t *testing.T) {
 	for _, scope := range []string{policy.RoleScopeDestination, policy.RoleScopeServiceAccount} {
 		t.Run(scope, func(t *testing.T) { readersWait(t, scope) })
@@ -93,15 +94,15 @@ func readersWait(t *testing.T, scope string) {
 		t.Errorf("the next plan is not empty:\n%s", again)
 	}
 
-	// What was given stays where the boundary cannot be read for once.
+	// If the boundary cannot be read, roles keep what they have.
 	in.Unbounded = map[string]string{"reader": "it cannot be read", "both": "it cannot be read"}
 	if again := Compute(in); len(again.Changes) > 0 {
 		t.Errorf("a boundary that cannot be read changes roles:\n%s", again)
 	}
 }
 
-// A destination that is only queried from now on loses the right to write at once, whatever
-// the boundary allows.
+// A destination without write access any more loses the right to write at once, whatever the
+// boundary allows.
 func TestAccessShrinksAtOnce(t *testing.T) {
 	in := input(t, base, nil, hourOld("monitoring/prometheus")...)
 	in.Accounts = applyPlan(Compute(in), nil)

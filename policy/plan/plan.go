@@ -100,8 +100,8 @@ type Target struct {
 	// Path is the path of all roles of the cluster, including those that the
 	// policy does not want any more. If empty, such roles are not searched.
 	Path string
-	// All reads every role on the path completely, into [Account.Roles]. Then roles that are
-	// there need not be read by name.
+	// With All, every role on the path is read completely, into [Account.Roles], so the roles there
+	// need not be read by name.
 	All bool
 }
 
@@ -177,7 +177,7 @@ type Plan struct {
 	// Changes are in the order in which sync makes them. Later changes of an account or role
 	// depend on earlier ones.
 	Changes []Change `json:"changes"`
-	// Refusals are wishes of the policy that the plan cannot fulfil.
+	// Refusals explain what the policy asks for and the plan does not do, with the fix.
 	Refusals []Finding `json:"refusals"`
 	// Drift is what others have added to roles of this cluster. Sync does not remove it.
 	Drift []Finding `json:"drift"`

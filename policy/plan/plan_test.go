@@ -262,7 +262,7 @@ func TestRefusals(t *testing.T) {
 	}
 }
 
-// Whoever wrote them there: the grants decide, and who opted out stays out.
+// A subject that was added by hand stays only if a grant covers it and it has not opted out.
 func TestSubjectsThatWereAddedByHand(t *testing.T) {
 	accounts := synced(t, hourOld("monitoring/prometheus")...)
 	r := accounts[account].Roles[role]
@@ -292,8 +292,7 @@ func TestSubjectsThatWereAddedByHand(t *testing.T) {
 	}
 }
 
-// Trust that the policy no longer gives is taken away whatever else cannot be
-// done, and before it.
+// Trust that the policy no longer gives is removed first, even if other changes are refused.
 func TestTrustShrinksFirst(t *testing.T) {
 	before := func() map[string]Account {
 		return synced(t, hourOld("monitoring/prometheus", "team-a/prometheus")...)
@@ -447,8 +446,8 @@ func TestMaximumSessionAndBoundary(t *testing.T) {
 	}
 }
 
-// Whatever was there before: nobody is trusted whom the policy does not grant,
-// nobody granted loses trust by not being seen, and the next plan is empty.
+// From any state: no subject is trusted without a grant, no granted subject loses its trust because
+// it was not seen, and the next plan is empty.
 func TestTrustIsNeitherWiderThanThePolicyNorLost(t *testing.T) {
 	random := rand.New(rand.NewSource(1))
 	names := []string{"prometheus", "a-prometheus", "prometheus-", "default"}

@@ -88,7 +88,7 @@ func TestPrune(t *testing.T) {
 	}
 }
 
-// The guard is for an account as well: many small roles are many subjects.
+// The guard also counts per account, because many small roles have many subjects together.
 func TestPruneGuardsTheAccount(t *testing.T) {
 	two := strings.Replace(twoDestinations, "destinations: [central, backup]}", `destinations: [central]}
 - {namespaces: [other], serviceAccounts: [x], destinations: [backup]}`, 1)
@@ -104,8 +104,8 @@ func TestPruneGuardsTheAccount(t *testing.T) {
 	}
 }
 
-// What one tenant does to the service accounts of its namespace holds up no other tenant's
-// pruning, and a mistake that reaches most namespaces holds up all.
+// One tenant that deletes its own service accounts does not stop the pruning for other tenants. A
+// mistake that affects most namespaces stops all pruning.
 func TestPruneGuardsNamespaces(t *testing.T) {
 	mallory := func(from, to int) (names []string) {
 		for i := from; i < to; i++ {
@@ -223,9 +223,9 @@ func TestMemory(t *testing.T) {
 	}
 }
 
-// Whatever comes and goes, nobody loses trust who was seen within the grace
-// period, or whom a pod holds; and nobody who was missed throughout keeps it,
-// but for the guards.
+// After any sequence of changes, a subject keeps its trust if it was seen within the grace period
+// or if a pod holds it. A subject that was missed for the whole period loses its trust, unless a
+// guard keeps it.
 func TestPruneProperty(t *testing.T) {
 	const steps, grace = 60, 5
 	for seed := range int64(60) {

@@ -21,7 +21,7 @@ func oneEach() []ServiceAccount {
 	return hourOld("monitoring/prometheus", "team-a/prometheus", "team-b/prometheus")
 }
 
-// whoTrusts lists the roles of an account with whom they trust.
+// whoTrusts returns the subjects that each role of an account trusts.
 func whoTrusts(t *testing.T, a Account) map[string]string {
 	t.Helper()
 	roles := map[string]string{}
@@ -110,8 +110,8 @@ func TestARoleForEachServiceAccount(t *testing.T) {
 	}
 }
 
-// Where the scope changes, nobody is without a role in between, and whoever lost
-// the grant moves nowhere.
+// When the scope changes, no subject is without a role in between, and a subject that lost its
+// grant gets no new role.
 func TestTheScopeChanges(t *testing.T) {
 	for _, c := range []struct{ from, to string }{{base, each}, {each, base}} {
 		to := input(t, strings.Replace(c.to, `"team-*"`, `"team-a"`, 1), nil).Policy
@@ -179,8 +179,8 @@ func TestTheScopeChanges(t *testing.T) {
 	}
 }
 
-// A trust document that cannot hold all who come from their own roles leaves the
-// rest in them.
+// If a trust document is too short for the subjects of all former roles, the other subjects keep
+// their roles.
 func TestTheScopeChangesToADocumentThatIsTooShort(t *testing.T) {
 	var all []ServiceAccount
 	for i := range 60 {
@@ -264,7 +264,7 @@ func TestRoomForRoles(t *testing.T) {
 	}
 }
 
-// A workspace that is not there makes no role, and takes nobody's trust.
+// A missing workspace gets no role, and no subject loses its trust.
 func TestMissingWorkspace(t *testing.T) {
 	in := input(t, base, nil, hourOld("monitoring/prometheus")...)
 	in.Missing = map[policy.ARN]bool{in.Policy.Destinations[0].Workspace.ARN: true}
@@ -291,8 +291,8 @@ func TestMissingWorkspace(t *testing.T) {
 	}
 }
 
-// The same, whatever comes, goes and changes: with either scope, nobody granted
-// who was trusted or is seen is without trust, and nobody else has any.
+// After any sequence of changes both scopes give the same trust: to every granted subject that was
+// trusted or is seen, and to no other subject.
 func TestScopesComeToTheSame(t *testing.T) {
 	random := rand.New(rand.NewSource(2))
 	names, namespaces := []string{"prometheus", "a-prometheus", "default"}, []string{"monitoring", "team-a", "team-b", "other"}

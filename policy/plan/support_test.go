@@ -143,7 +143,7 @@ func synced(t *testing.T, accounts ...ServiceAccount) map[string]Account {
 	return applyPlan(p, nil)
 }
 
-// trusts lists who may assume the role, as namespace/name.
+// trusts returns the subjects that may assume the role, as namespace/name.
 func trusts(t *testing.T, accounts map[string]Account) []string {
 	t.Helper()
 	r, exists := accounts[account].Roles[role]
@@ -153,7 +153,7 @@ func trusts(t *testing.T, accounts map[string]Account) []string {
 	return trustedBy(t, r.Trust)
 }
 
-// trustedBy lists whom a trust document lets in, as namespace/name.
+// trustedBy returns the subjects that a trust document trusts, as namespace/name.
 func trustedBy(t *testing.T, document string) []string {
 	t.Helper()
 	d, err := policy.ParseDocument(document)

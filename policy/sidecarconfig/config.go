@@ -56,7 +56,7 @@ type Config struct {
 	// Reload is [StartOnly] in configs of earlier webhooks, for a Prometheus that
 	// never reads its configuration again: see [Config.DeliveryOf].
 	Reload string `json:"reload,omitempty"`
-	// Prometheus is where it listens; zero if the pod does not show it.
+	// Prometheus is how to reach the pod's Prometheus; zero if the pod does not show it.
 	Prometheus Prometheus `json:"prometheus,omitzero"`
 	// MountPoints are the places in Target where other volumes are mounted. The
 	// kubelet creates them in the volumes that it fills, so the sidecar creates them here.
@@ -64,8 +64,8 @@ type Config struct {
 	// MetricsPort is the port for metrics and status: a port that no container of
 	// the pod uses, or [NoMetrics]. 0 means [DefaultMetricsPort].
 	MetricsPort int32 `json:"metricsPort,omitempty"`
-	// RelayPort is the relay's port with [VersionWriter], which the writing program reads from a
-	// variable. 0: the sidecar takes a free port.
+	// RelayPort is the relay's port with [VersionWriter]. The writing program reads it from a
+	// variable. 0 means that the sidecar takes a free port.
 	RelayPort int32 `json:"relayPort,omitempty"`
 }
 
@@ -81,10 +81,10 @@ const StartOnly = "start-only"
 type Prometheus struct {
 	// Address is host and port, as seen from the pod.
 	Address string `json:"address"`
-	// Prefix is the prefix of its paths, without a slash at the end.
+	// Prefix is the prefix of Prometheus's paths, without a slash at the end.
 	Prefix string `json:"prefix,omitempty"`
-	// TLS is true if it has a web configuration file. The file may require TLS, but the pod does
-	// not show its content.
+	// TLS is true if Prometheus has a web configuration file. The file may require TLS, but the pod
+	// does not show its content.
 	TLS bool `json:"tls,omitempty"`
 	// Version is Prometheus's version, such as 3.15, if the pod shows it; empty if it does not.
 	Version string `json:"version,omitempty"`
@@ -149,8 +149,8 @@ func (c Config) DeliveryOf(d Destination) policy.Delivery {
 	return policy.DeliverySigV4
 }
 
-// New returns the config for a policy and an entitlement. The caller adds the places of files.
-// The caller has also decided the delivery of each destination: none is [policy.DeliveryAuto].
+// New returns the config for a policy and an entitlement. The caller adds the places of files. The
+// caller has decided each destination's delivery before, so none is [policy.DeliveryAuto].
 func New(p *policy.Policy, e policy.Entitlement) Config {
 	c := Config{
 		Version: VersionSigV4, Cluster: p.Cluster.Name,

@@ -56,8 +56,8 @@ const (
 const (
 	// CredentialsFile has the AWS profiles, in [CredentialsDir].
 	CredentialsFile = "credentials"
-	// StatusFile holds a [Status]. HeartbeatFile has the time of the sidecar's last
-	// sign of life. Both are in the same directory as the credentials file.
+	// StatusFile holds a [Status]. HeartbeatFile shows when the sidecar's loop last moved. Both are
+	// in the same directory as the credentials file.
 	StatusFile    = "status.json"
 	HeartbeatFile = "heartbeat"
 	// TokenFile is the projected service-account token, in [TokenDir].
@@ -84,7 +84,7 @@ const (
 	MetricsPath = "/metrics"
 	// StatusPath returns a [Status] as JSON.
 	StatusPath = "/status"
-	// QueuesPath gives Prometheus's own metrics of the blocks of the pod, which the sidecar
-	// reads in the pod's network.
+	// QueuesPath returns what Prometheus's own metrics show about the pod's blocks. The sidecar
+	// reads these metrics in the pod's network.
 	QueuesPath = "/prometheus/metrics"
 )

@@ -248,7 +248,8 @@ func (a *auditor) pause(now time.Time) time.Duration {
 	next := a.Interval
 	for _, s := range a.history {
 		if s.kind == Hanging {
-			// Also shortly after its end, because an eviction may have failed when the pod changed.
+			// A round also starts shortly after the period has ended, because an eviction may have
+			// failed when the pod changed.
 			if left := s.since.Add(s.grace).Sub(now); left > -s.grace {
 				next = min(next, max(left, least))
 			}

@@ -33,9 +33,8 @@ const podTemplateHash = "pod-template-hash"
 // CircuitOpen is the reason to skip a pod of a workload with hanging or refused pods.
 const CircuitOpen policy.Reason = "CircuitOpen"
 
-// Workload is what people deploy: the controller of a pod. For the
-// ReplicaSet of a Deployment it is the Deployment, so that a new revision is the same
-// workload.
+// Workload is what people deploy: the controller of a pod. If the controller is a ReplicaSet of a
+// Deployment, the workload is the Deployment, so that a new revision belongs to the same workload.
 type Workload struct {
 	Namespace string `json:"namespace"`
 	Kind      string `json:"kind"`
@@ -44,9 +43,9 @@ type Workload struct {
 
 func (w Workload) String() string { return w.Kind + "/" + w.Name }
 
-// Of returns the workload of a pod with these labels and a controller of this kind
-// and name. Without a controller, kind is empty, and the pod is its own workload. Nothing else
-// checks what a pod says about its controller, so Of limits it.
+// Of returns the workload of a pod with these labels and a controller of this kind and name.
+// Without a controller, kind is empty, and the pod is its own workload. Nothing else checks what a
+// pod says about its controller, so Of replaces what cannot be a name.
 func Of(namespace, pod, kind, name string, labels map[string]string) Workload {
 	if kind == "" {
 		return Workload{namespace, "Pod", bounded(pod, maxName)}
@@ -116,7 +115,8 @@ type Entry struct {
 	Revision string `json:"revision"`
 	// Cause is how the sidecar hung, for example ImagePullBackOff, or [Refused] or [OverQuota].
 	Cause string `json:"cause"`
-	// By is who refused the pods, and Message is the refusal. Both are empty if the pods hung.
+	// By names the component that refused the pods, and Message is its message. Both are empty if
+	// the pods hung.
 	By      string `json:"by,omitempty"`
 	Message string `json:"message,omitempty"`
 	// Since is when the breaker opened.
@@ -210,9 +210,9 @@ func (s State) read(k string) (e Entry, ok bool) {
 	return e, true
 }
 
-// bounded reports whether the entry is within the limits of this package. Without a
-// namespace its key would begin with a dot, and with two dots the API server
-// refuses the whole ConfigMap. Without a kind its key would be a key of [All].
+// bounded reports whether the entry is within the limits of this package. Without a namespace, the
+// key would begin with a dot. If a key begins with two dots, the API server refuses the whole
+// ConfigMap. Without a kind, the key would be a key of [All].
 func (e Entry) bounded() bool {
 	w := e.Workload
 	// Years after 9999 and time zones of a day or more can be read but not written.
@@ -223,10 +223,10 @@ func (e Entry) bounded() bool {
 		len(e.Message) <= maxMessage && err == nil
 }
 
-// With returns the state with additional or replaced entries. It respects
-// [PerNamespace] and [MaxBytes]: above these limits, it merges entries of one namespace and
-// revision into one for all workloads of the namespace. If there is still no space, it leaves the
-// entry out, which [State.Open] shows.
+// With returns the state with additional or replaced entries. It respects [PerNamespace] and
+// [MaxBytes]: above these limits, it merges entries of one namespace and revision into one for all
+// workloads of the namespace. If there is still no space, it leaves the entry out, and [State.Open]
+// does not find it.
 func (s State) With(entries ...Entry) State {
 	next := maps.Clone(s)
 	if next == nil {

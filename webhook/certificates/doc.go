@@ -68,6 +68,6 @@
 //	verbs: [get, watch, patch]
 //
 // Nothing is ever listed. The Secret is created by server-side apply, because the API server then
-// knows the name when it checks the right to create. So resourceNames limit that verb too, which
-// they do not for a normal create.
+// knows the name when it checks the right to create. So resourceNames limit the verb create too.
+// They cannot limit a normal create.
 package certificates

@@ -390,9 +390,9 @@ func undone(pod *Pod, e policy.Entitlement, o *policy.Policy) (plain *Pod, opera
 	return plain, p.operations, p.err == nil
 }
 
-// prometheusOf returns the name of the container that injection has selected. After a change of the
-// image or the labels, they no longer show that it is Prometheus. The name is empty if it cannot be
-// determined.
+// prometheusOf returns the name of the container that injection has selected. If another webhook
+// has changed the image or the labels, they no longer show which container is Prometheus. The name
+// is empty if it cannot be determined.
 func prometheusOf(pod *Pod) string {
 	for i := range pod.Spec.Containers {
 		c := &pod.Spec.Containers[i]

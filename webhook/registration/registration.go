@@ -2,10 +2,9 @@
 // the webhook. It is a pure function of its options, so that the chart, the
 // demo and the tests register the same objects.
 //
-// It ensures that other pods cost no call. A namespace selector selects only
-// labelled namespaces, and a match condition only pods that could be
-// Prometheus. The condition accepts more pods than inject.Prometheus, because a pod that
-// the condition misses is skipped silently.
+// Other pods cost no call. A namespace selector selects only labelled namespaces, and a match
+// condition only pods that could be Prometheus. The condition accepts more pods than
+// inject.Prometheus, because a pod that the condition misses is skipped silently.
 package registration
 
 import (

@@ -35,8 +35,9 @@ const (
 	// firstWait is the default of [Options.FirstWait]. Injection delays
 	// Prometheus's start by this time if STS does not answer.
 	firstWait = 400 * time.Millisecond
-	// maxDrain is how much newer than the start of the relay block a sample must be that the block
-	// with sigv4 has sent. Then all older ones are sent too, because a scrape ends within that time.
+	// maxDrain is the longest time that a scrape takes. When the block with sigv4 has sent a sample
+	// that is this much newer than the start of the relay block, it has sent all samples from
+	// before that start.
 	maxDrain = 15 * time.Second
 	// quietDrain is the time without repeated sends that is needed if samples are always
 	// pending. It is longer than one write may take, which is 30 s by default.
@@ -166,7 +167,8 @@ func (s *server) advance(now time.Time) {
 				to(d, sidecarconfig.DeliveryMoving, movedByReload)
 			}
 		case sidecarconfig.DeliveryMoving:
-			// The move began after two thirds, so after another third of a life Prometheus's session is over.
+			// The move began after two thirds of the session's life, so the session is over after
+			// another third.
 			over := now.Sub(d.movedAt) > time.Duration(s.config.SessionSeconds)*time.Second/3
 			if over || !held.Valid(now) || s.taken && s.drained(d, now) {
 				to(d, sidecarconfig.DeliveryRelay, d.reason)
@@ -208,10 +210,9 @@ func (s *server) drained(d *destination, now time.Time) bool {
 	return q.pending == 0 || now.Sub(q.quiet) > min(quietDrain, life/10)
 }
 
-// planRescue serves, during a move, the last files that Prometheus loaded, because
-// it cannot load the user's files, and without a load the move has no effect. It happens once per
-// move, so that the user's alerts on failed reloads are silenced for a short time only.
-// The caller holds mu.
+// planRescue serves the last files that Prometheus loaded, if Prometheus cannot load the user's
+// files during a move. Without a load the move has no effect. It happens once per move, so that the
+// user's alerts on failed reloads are silenced for a short time only. The caller holds mu.
 func (s *server) planRescue(now time.Time) {
 	moving := slices.ContainsFunc(s.destinations, func(d *destination) bool {
 		return d.delivery == sidecarconfig.DeliveryMoving || d.holds && d.delivery == sidecarconfig.DeliveryRelay

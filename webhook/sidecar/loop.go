@@ -62,8 +62,8 @@ type server struct {
 	// has loaded them.
 	swapped time.Time
 	taken   bool
-	// rescue is since when the last loaded files are served; zero while the user's are.
-	// rescued is true if that has been done already.
+	// rescue is since when the last loaded files are served; zero while the user's files are
+	// served. rescued is true if there was a rescue already.
 	rescue  time.Time
 	rescued bool
 	late    string // the key of an edit that continues in parallel to the loop
@@ -297,8 +297,9 @@ func (s *server) due(now time.Time) (due []wanted) {
 	return due
 }
 
-// generation returns an id for a set of blocks. A new id makes the pod's reloader reload, and
-// after a restart the same id does not. A session changes the id only for a block with sigv4.
+// generation returns an id for a set of blocks. A new id makes the pod's reloader reload. The id
+// stays the same after a restart of the sidecar, so that nothing reloads. A new session changes the
+// id only if a block with sigv4 needs it.
 func generation(due []wanted) string {
 	var b strings.Builder
 	for _, w := range due {

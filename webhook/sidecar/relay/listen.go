@@ -103,10 +103,10 @@ func listenFirst(file string, lowest, highest int) (l net.Listener, err error) {
 const kernelPorts = "/proc/sys/net/ipv4/ip_local_port_range"
 
 // choosePorts returns the range of ports for the relay. It is below the kernel's range, because
-// while the container restarts, an outgoing connection of the pod could get the relay's port.
-// It is also above the ports of service meshes' proxies (15000 to
-// 20200) and below the ports of Services on nodes (30000 to 32767). kernel is the text of
-// [kernelPorts]. If that is empty, or leaves no ports below it, the usual range applies.
+// otherwise an outgoing connection of the pod could get the relay's port while the container
+// restarts. It is also above the ports of service meshes' proxies (15000 to 20200) and below the
+// ports of Services on nodes (30000 to 32767). kernel is the text of [kernelPorts]. If that is
+// empty, or leaves no ports below it, the usual range applies.
 func choosePorts(kernel string) (lowest, highest int) {
 	const first, last, unprivileged, fewest = 22000, 29999, 1024, 1000
 	var start int
