@@ -45,7 +45,7 @@ func TestSubject(t *testing.T) {
 	}
 	for _, bad := range []string{"", "system:serviceaccount:monitoring", "system:serviceaccount::x", "system:serviceaccount:a:",
 		"system:serviceaccount:a:b:c", "serviceaccount:a:b", "system:node:a:b",
-		// What no service account is named, and IAM might read as more than one.
+		// No service account has such a name, and IAM could read it as more than one subject.
 		"system:serviceaccount:team-*:prometheus", "system:serviceaccount:a:*", "system:serviceaccount:a:prometheus?",
 		"system:serviceaccount:a:${*}",
 		"system:serviceaccount:A:b", "system:serviceaccount:a.b:c", "system:serviceaccount:a:b..c", "system:serviceaccount:a: b",
@@ -80,8 +80,8 @@ func TestRoleNamesNeverMeet(t *testing.T) {
 	}
 }
 
-// Whoever may create service accounts chooses their names: none of them may meet
-// the role of another.
+// People who can create service accounts choose their names. No name may lead to the role of
+// another service account.
 func TestServiceAccountRoleNamesAreUniqueAndLegal(t *testing.T) {
 	long, longer := strings.Repeat("n", 40), strings.Repeat("s", 250)
 	seen := map[string][]string{}
@@ -113,7 +113,8 @@ func TestServiceAccountRoleNamesAreUniqueAndLegal(t *testing.T) {
 				for _, name := range []string{"prometheus", "a-prometheus", "prometheus.a", "a.prometheus", "team-a.prometheus", longer,
 					longer + "a", longer[:60] + ".a"} {
 					cut := check(cluster, destination, namespace, name)
-					// Names chosen so that, written out, they are what another's is cut to.
+					// These names are chosen so that the whole name equals the cut name of another
+					// subject.
 					if rest, long := strings.CutPrefix(cut, rolePrefix(cluster, clusterPart)+destination+"."+namespace+"."); long {
 						check(cluster, destination, namespace, strings.ReplaceAll(rest, "_", "."))
 						check(cluster, destination, namespace, strings.ReplaceAll(rest, "_", "-"))

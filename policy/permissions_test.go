@@ -19,8 +19,7 @@ func indented(t *testing.T, d Document) string {
 	return b.String() + "\n"
 }
 
-// TestPermissionsGolden: what the documentation shows is what the functions
-// give for the example.
+// TestPermissionsGolden: the documentation shows what the functions return for the example.
 func TestPermissionsGolden(t *testing.T) {
 	p := load(t, "permissions.yaml")
 	doc := testkit.ReadFile(t, "../docs/reference/iam.md")
@@ -60,8 +59,8 @@ func TestNothingToDoNeedsNoPermissions(t *testing.T) {
 	}
 }
 
-// TestLongNamesShareNoPermissions: role names of clusters that begin alike are
-// cut, and then begin alike too.
+// TestLongNamesShareNoPermissions: role names of clusters with long names are cut. If the names of
+// two clusters begin alike, the permissions of one do not cover the other's roles.
 func TestLongNamesShareNoPermissions(t *testing.T) {
 	long := strings.Repeat("c", 62)
 	for _, cluster := range []string{"dev", strings.Repeat("c", 40), strings.Repeat("c", 41), strings.Repeat("c", 42),
@@ -114,8 +113,7 @@ func TestTagKeys(t *testing.T) {
 	}
 }
 
-// TestPermissionsFitAManagedPolicy: IAM takes 6,144 characters, white space not
-// counted.
+// TestPermissionsFitAManagedPolicy: IAM accepts 6,144 characters, without white space.
 func TestPermissionsFitAManagedPolicy(t *testing.T) {
 	p := load(t, "permissions.yaml")
 	p.Cluster.Name = strings.Repeat("c", 63)

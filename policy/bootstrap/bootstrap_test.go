@@ -48,8 +48,8 @@ func TestGoldens(t *testing.T) {
 	}
 }
 
-// What sync is let do is what package policy says, wherever it is written; and
-// nobody but sync is let in.
+// Sync's permissions are those of package policy in every account, and only sync may assume its
+// role.
 func TestSyncIsNoMoreThanItsPermissions(t *testing.T) {
 	p := policytest.ParseDraft(t, base)
 	home, away := desired(t, base, account), desired(t, base, second)
@@ -79,7 +79,7 @@ func TestSyncIsNoMoreThanItsPermissions(t *testing.T) {
 		if want := policy.BoundaryDocument(p, c.Account); !policy.Equal(c.Bound, want) {
 			t.Errorf("%s: boundary %s, want %s", c.Account, c.Bound, want)
 		}
-		// Sync may not change what it is: its role is none of those it may change.
+		// Sync may not change its own role.
 		for _, s := range c.Sync.Permissions.Statement {
 			for _, resource := range s.Resource {
 				prefix, _, _ := strings.Cut(resource, "*")
@@ -111,7 +111,7 @@ func TestHome(t *testing.T) {
 			t.Errorf("%s: %q, %v; want %q, %q", name, home, err, c.want, c.problem)
 		}
 	}
-	// The home that is asked for; the listed role is the one that the token gets.
+	// This is the requested home. The token gets the listed role.
 	c := desired(t, listed, second, func(in *bootstrap.Input) { in.Home = second })
 	if c.Sync.ARN.String() != "arn:aws:iam::444455556666:role/team/sync-of-dev" ||
 		(*c.Sync.Trust.Statement[0].Principal)["Federated"] == nil {
@@ -154,7 +154,7 @@ func TestMistakes(t *testing.T) {
 	}
 }
 
-// Each row is what somebody did to an account in which all is well.
+// Each row is a change by hand in an account that is in sync.
 func TestMake(t *testing.T) {
 	fresh, c := desired(t, base, account), desired(t, strings.Replace(base, "ws-new", "ws-0001", 1), account)
 	well := func() bootstrap.Found {
@@ -258,8 +258,8 @@ func workspace(t *testing.T, id string) (w policy.Workspace) {
 	return w
 }
 
-// Whatever people put into aliases and tags arrives as it is, and nothing of it
-// is run: bash reads the script, with a recorder where the CLI would be.
+// Aliases and tags arrive unchanged, and the shell runs no part of them. bash runs the script with
+// a recorder instead of the AWS CLI.
 func TestHostileWordsAreText(t *testing.T) {
 	for _, hostile := range []string{
 		`'; touch "$STAINED"; echo '`, `$(touch "$STAINED")`, "`touch \"$STAINED\"`", "two\nlines; touch $STAINED", `back\slash`, `"quoted"`,

@@ -16,7 +16,7 @@ import (
 // each gives every service account a role of its own.
 var each = strings.Replace(base, "trust: {", "trust: {roleScope: serviceAccount, ", 1)
 
-// oneEach are a service account of each of three namespaces.
+// oneEach returns one service account of each of three namespaces.
 func oneEach() []ServiceAccount {
 	return hourOld("monitoring/prometheus", "team-a/prometheus", "team-b/prometheus")
 }
@@ -31,8 +31,8 @@ func whoTrusts(t *testing.T, a Account) map[string]string {
 	return roles
 }
 
-// elsewhere is an account as it is observed in the scope: the roles that the
-// target does not name are among the others.
+// elsewhere returns the account as sync observes it with the policy's scope: roles that the target
+// does not name are orphans.
 func elsewhere(p *policy.Policy, a Account) Account {
 	if p.Trust.RoleScope == policy.RoleScopeServiceAccount {
 		return a
@@ -76,7 +76,7 @@ func TestARoleForEachServiceAccount(t *testing.T) {
 		t.Errorf("the plan after the plan:\n%s", again)
 	}
 
-	// One goes, and is seen no more; one opts out; a stranger is let into a role by hand.
+	// One service account is deleted, one opts out, and somebody adds a foreign subject to a role.
 	in.ServiceAccounts = []ServiceAccount{serviceAccount("team-a/prometheus", time.Hour, policy.AnnotationInject, "false")}
 	r := in.Accounts[account].Roles["ampbridge.dev-aks.central.monitoring.prometheus"]
 	r.Trust = strings.Replace(
@@ -95,7 +95,7 @@ func TestARoleForEachServiceAccount(t *testing.T) {
 		t.Errorf("the plan after the second plan:\n%s", again)
 	}
 
-	// A role of somebody else's is in the way of one, and of nobody else.
+	// A role of another owner blocks one subject, and no other.
 	foreign := r
 	foreign.Tags = nil
 	third := Compute(input(t, each, map[string]Account{account: {Roles: map[string]Role{r.ARN.RoleName(): foreign}}},
@@ -126,7 +126,7 @@ func TestTheScopeChanges(t *testing.T) {
 		in.Policy, in.Accounts[account] = to, elsewhere(to, in.Accounts[account])
 		in.ServiceAccounts = in.ServiceAccounts[:1] // team-a's is away for a moment
 		all := Compute(in)
-		// As far as it comes, change by change: as many as were made before it was killed.
+		// Sync is killed after any number of changes.
 		before := in.Accounts
 		for n := range len(all.Changes) + 1 {
 			some := all
@@ -156,7 +156,7 @@ func TestTheScopeChanges(t *testing.T) {
 			t.Errorf("the old roles are not closed last:\n%s", all)
 		}
 
-		// Something is refused: the old ones stay open.
+		// If something is refused, the old roles stay open.
 		in.Accounts = before
 		in.Accounts[account] = Account{
 			Roles:    before[account].Roles,

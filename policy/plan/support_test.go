@@ -49,7 +49,7 @@ func input(t *testing.T, text string, found map[string]Account, accounts ...Serv
 	return Input{Policy: policytest.Parse(t, text), Issuer: issuer, Now: noon, Accounts: found, ServiceAccounts: accounts}
 }
 
-// hourOld are service accounts that were made an hour ago.
+// hourOld returns service accounts that were created an hour ago.
 func hourOld(subjects ...string) []ServiceAccount {
 	list := make([]ServiceAccount, len(subjects))
 	for i, subject := range subjects {
@@ -58,7 +58,8 @@ func hourOld(subjects ...string) []ServiceAccount {
 	return list
 }
 
-// serviceAccount is one of a namespace labelled enabled, made age ago.
+// serviceAccount returns a service account of a namespace with the label value enabled. age is how
+// long ago it was created.
 func serviceAccount(subject string, age time.Duration, annotations ...string) ServiceAccount {
 	namespace, name, _ := strings.Cut(subject, "/")
 	sa := ServiceAccount{
@@ -74,8 +75,7 @@ func serviceAccount(subject string, age time.Duration, annotations ...string) Se
 
 func owner(p *policy.Policy) string { return policy.Owner(p.Cluster.Name, issuer) }
 
-// applyPlan makes the plan's changes in a model of the accounts, the way that IAM
-// does.
+// applyPlan makes the plan's changes in a model of the accounts, as IAM does.
 func applyPlan(p Plan, accounts map[string]Account) map[string]Account {
 	after := map[string]Account{}
 	for id, a := range accounts {
@@ -133,7 +133,7 @@ func merged(a, b map[string]string) map[string]string {
 	return m
 }
 
-// synced is what a first plan for the policy base leaves behind.
+// synced returns the accounts after a first plan for the policy base.
 func synced(t *testing.T, accounts ...ServiceAccount) map[string]Account {
 	t.Helper()
 	p := Compute(input(t, base, nil, accounts...))

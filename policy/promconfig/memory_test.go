@@ -143,8 +143,9 @@ func resident(field string) int64 {
 	return kib << 10
 }
 
-// TestEstimate compares what edits may need with what they take, each in a process of its
-// own: never more, and not much less, or configurations would be refused that fit.
+// TestEstimate compares the estimated memory of edits with the memory that they take, each in its
+// own process. The estimate must not be too low. If it were much too high, configurations that fit
+// would be refused.
 func TestEstimate(t *testing.T) {
 	self, err := os.Executable()
 	testkit.Must(t, err)
@@ -173,7 +174,7 @@ func TestEstimate(t *testing.T) {
 			})
 		}
 	}
-	// What the default limit is for: 256 MiB, of which the relay may use a part.
+	// This is the reason for the default limit of 256 MiB, of which the relay may use a part.
 	t.Run("4 MB", func(t *testing.T) {
 		if got := measure(t, "jobs", 4e6, splice); got.need > 128<<20 {
 			t.Errorf("needs %d MiB", got.need>>20)
@@ -181,8 +182,8 @@ func TestEstimate(t *testing.T) {
 	})
 }
 
-// TestPartsWriteTheSame: a tree that is written in parts gives the text of one that is
-// written at once, comments and later documents included.
+// TestPartsWriteTheSame: a tree that is written in parts has the same text as one that is written
+// at once, with comments and later documents.
 func TestPartsWriteTheSame(t *testing.T) {
 	for name, shape := range shapes {
 		config := append([]byte("# the head\n\n"), shape.of(512<<10)...)

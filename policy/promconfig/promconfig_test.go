@@ -15,7 +15,7 @@ import (
 	"github.com/ampbridge/ampbridge/test/testkit"
 )
 
-// block is one as the policy makes them.
+// block returns a block as the policy makes it.
 func block(t testing.TB, name string) policy.Block {
 	t.Helper()
 	d := policy.Destination{Name: name}
@@ -27,9 +27,8 @@ func blocks(t testing.TB) []policy.Block { return []policy.Block{block(t, "centr
 
 type tree map[any]any
 
-// meaning is the first document, which is what Prometheus reads, as YAML
-// package v2 understands it: another parser than the one under test, and the
-// one most Prometheus versions are built with.
+// meaning returns the first document, the only one that Prometheus reads, as YAML package v2
+// understands it. Most versions of Prometheus use this parser, and it is not the one under test.
 func meaning(t testing.TB, config []byte) tree {
 	t.Helper()
 	var tree tree
@@ -39,7 +38,7 @@ func meaning(t testing.TB, config []byte) tree {
 	return tree
 }
 
-// split takes remote_write out of a tree.
+// split returns remote_write and the rest of a tree.
 func split(t tree) (writes []any, rest tree) {
 	rest = maps.Clone(t)
 	delete(rest, "remote_write")
@@ -77,8 +76,8 @@ func TestGoldens(t *testing.T) {
 	}
 }
 
-// checkRendered: the user's part means what it meant, and n blocks follow the
-// user's own entries, under names that nobody has.
+// checkRendered checks that the user's part has the same meaning as before, and that n blocks with
+// unused names follow the user's own entries.
 func checkRendered(t testing.TB, in []byte, got promconfig.Result, n int) {
 	t.Helper()
 	before, restBefore := split(meaning(t, in))
@@ -104,7 +103,7 @@ func checkRendered(t testing.TB, in []byte, got promconfig.Result, n int) {
 	}
 }
 
-// checkRemoved: Remove gives back what was there.
+// checkRemoved checks that Remove restores the configuration.
 func checkRemoved(t testing.TB, in, rendered []byte) {
 	t.Helper()
 	back, err := promconfig.Remove(rendered)
@@ -194,8 +193,8 @@ func TestGenerationChangesTheText(t *testing.T) {
 	testkit.Equal(t, "the meaning of two generations", meaning(t, one.Config), meaning(t, two.Config))
 }
 
-// TestNoExpansionIsAdded: config-reloaders of the operator replace $(NAME) in
-// the text, so a block whose regex holds it must not show it.
+// TestNoExpansionIsAdded: prometheus-operator's config-reloaders replace $(NAME) in the text. So
+// the text of a block must not contain it, even if the block's regex does.
 func TestNoExpansionIsAdded(t *testing.T) {
 	b := block(t, "central")
 	regex := "a$(b)$\u00e9"
@@ -211,7 +210,7 @@ func TestNoExpansionIsAdded(t *testing.T) {
 	}
 }
 
-// TestRemoveGivesBackTheText: where Render kept the user's text, Remove does.
+// TestRemoveGivesBackTheText: if Render kept the user's text, Remove restores it exactly.
 func TestRemoveGivesBackTheText(t *testing.T) {
 	for _, name := range []string{"chart", "operator", "list-own", "scalars", "comments-only"} {
 		in := testkit.ReadFile(t, "testdata/"+name+".in.yaml")
@@ -229,16 +228,16 @@ func TestRemoveLeavesOthersAlone(t *testing.T) {
 	checkRemoved(t, []byte(in), rendered(t, in, "1").Config)
 }
 
-// mergeKeys are 16 levels of mappings that each merge the one before 12 times:
-// 1.3 KB with 12^16 ways through them.
+// mergeKeys returns 16 levels of mappings. Each merges the one before 12 times, so 1.3 KB contain
+// 12^16 paths.
 func mergeKeys(t *testing.T) string {
 	t.Helper()
 	text := testkit.ReadFile(t, "testdata/merge-keys.yaml")
 	return text
 }
 
-// TestTwoParsers: what Prometheus's own parser reads, and package v4 reads in
-// another way or not at all, gets the block, and the rest stays to the byte.
+// TestTwoParsers: a text gets the block if Prometheus's own parser reads it, even if package v4
+// reads it in another way or not at all. The rest stays byte for byte.
 func TestTwoParsers(t *testing.T) {
 	for name, in := range map[string]string{
 		"colon in a flow list": "remote_write: []\nscrape_configs:\n- job_name: a\n  static_configs: [{targets: " +
@@ -269,8 +268,7 @@ func TestTwoParsers(t *testing.T) {
 	}
 }
 
-// TestMergesAreVisitedOnce: a mapping that is merged in very many ways
-// is looked at once.
+// TestMergesAreVisitedOnce: a mapping that is merged in very many ways is visited once.
 func TestMergesAreVisitedOnce(t *testing.T) {
 	for name, in := range map[string]string{
 		"before the list":  "x: &a {b: 1}\ny: &b {<<: [*a, *a]}\n<<: [*b, *b]\nremote_write: []\n",

@@ -18,8 +18,8 @@ import (
 // cases is how many configurations the property test makes.
 const cases = 4000
 
-// TestBlockInBlockOut makes configurations of odd pieces, and checks that the
-// blocks are in, that nothing else changed, and that it all can be undone.
+// TestBlockInBlockOut makes configurations from unusual pieces. It checks that the blocks are
+// added, that nothing else changes, and that Remove reverts it all.
 func TestBlockInBlockOut(t *testing.T) {
 	for seed := range uint64(cases) {
 		config := generate(rand.New(rand.NewPCG(seed, 0)))
@@ -45,8 +45,7 @@ func TestBlockInBlockOut(t *testing.T) {
 	}
 }
 
-// generate makes a valid configuration from pieces that have caused faults
-// somewhere.
+// generate makes a valid configuration from pieces that have caused faults before.
 func generate(r *rand.Rand) string {
 	pick := func(of ...string) string { return of[r.IntN(len(of))] }
 	if r.IntN(20) == 0 {
@@ -124,8 +123,8 @@ func generate(r *rand.Rand) string {
 	return text
 }
 
-// FuzzRender: whatever is not refused means what it meant. Text that the
-// oracle, another YAML parser, does not read is left to it.
+// FuzzRender: a text that is not refused keeps its meaning. It skips text that the other YAML
+// parser, which decides, cannot read.
 func FuzzRender(f *testing.F) {
 	inputs, err := filepath.Glob("testdata/*.in.yaml")
 	testkit.Must(f, err)

@@ -48,8 +48,8 @@ func TestNew(t *testing.T) {
 	}
 }
 
-// TestWayToSTS: what a destination says of STS wins, and what it leaves out is the
-// policy's. A destination that says nothing carries nothing.
+// TestWayToSTS: a destination's settings for STS take precedence, and the policy's apply to the
+// rest. A destination without settings has none in the config.
 func TestWayToSTS(t *testing.T) {
 	a := example(t, policy.Subject{Namespace: "monitoring", ServiceAccount: "prometheus-k8s"})
 	central, backup := a.Destinations[0], a.Destinations[1]
@@ -62,9 +62,8 @@ func TestWayToSTS(t *testing.T) {
 	}
 }
 
-// TestWayToAMP: the relay gets what the block for sigv4 has, because a pod may move from
-// one to the other. The CA's text travels beside the block, and its file is one of the
-// destination's own.
+// TestWayToAMP: the relay gets the settings of the block for sigv4, because a pod may move to the
+// relay. The text of the CA is beside the block, and each destination has its own CA file.
 func TestWayToAMP(t *testing.T) {
 	a := example(t, policy.Subject{Namespace: "monitoring", ServiceAccount: "prometheus-k8s"})
 	central, backup := a.Destinations[0], a.Destinations[1]
@@ -84,8 +83,8 @@ func TestWayToAMP(t *testing.T) {
 	}
 }
 
-// TestRolesOfServiceAccounts: where each service account has a role of its own,
-// the sidecar is told that one, unless the admin keeps the destination's.
+// TestRolesOfServiceAccounts: if each service account has its own role, the config names that role,
+// unless the admin manages the destination's role.
 func TestRolesOfServiceAccounts(t *testing.T) {
 	p := fullPolicy(t)
 	p.Trust.RoleScope = policy.RoleScopeServiceAccount
@@ -100,7 +99,8 @@ func TestRolesOfServiceAccounts(t *testing.T) {
 	}
 }
 
-// TestReplicaLabels: only a declared group elects replicas, under its own name.
+// TestReplicaLabels: only a group that the policy or the pod declares gets replica labels, with its
+// own name.
 func TestReplicaLabels(t *testing.T) {
 	plain := example(t, policy.Subject{Namespace: "monitoring", ServiceAccount: "prometheus-k8s"}).Destinations[0].For("p-0")
 	for _, r := range plain.WriteRelabelConfigs {
@@ -130,15 +130,14 @@ func TestEncodeAndDecode(t *testing.T) {
 	got, err := Decode(a.Encode())
 	testkit.Must(t, err)
 	testkit.Equal(t, "round trip", a, got)
-	// A later webhook may say more.
+	// A later webhook may add fields.
 	if _, err := Decode(strings.Replace(a.Encode(), `{"version":1`, `{"version":1,"later":true`, 1)); err != nil {
 		t.Errorf("with a field of a later version: %v", err)
 	}
 }
 
-// TestOldest: what says nothing new reads as it always did, and newer fields of
-// a block come with a policy that asks for them only: the text's hash tells
-// outdated pods.
+// TestOldest: without new settings the text stays the same, and newer fields of a block appear only
+// if the policy sets them. The hash of the text shows which pods are outdated.
 func TestOldest(t *testing.T) {
 	text := example(t, policy.Subject{Namespace: "monitoring", ServiceAccount: "prometheus-k8s"}).Encode()
 	for _, newer := range []string{"reload", "prometheus", "mountPoints", "send_native_histograms", "sample_age_limit"} {

@@ -126,8 +126,8 @@ func TestRefusalsOpenTheBreaker(t *testing.T) {
 	}
 }
 
-// Where pods are refused without the sidecar too, the entry goes, and stays away for an
-// hour; another refuser is another case.
+// If pods are refused without the sidecar too, the entry is removed and does not return for an
+// hour. A refusal by another component is a new case.
 func TestRefusedWithoutTheSidecarToo(t *testing.T) {
 	r, client := refusalFixture(t, &appsv1.StatefulSet{
 		ObjectMeta: metav1.ObjectMeta{Namespace: "team", Name: "st", UID: "u"},
@@ -159,7 +159,7 @@ func TestRefusedWithoutTheSidecarToo(t *testing.T) {
 	}
 }
 
-// A refusal that was made good meanwhile opens nothing.
+// A refusal has no effect if the controller has created its pods in the meantime.
 func TestRefusalOfCompleteControllers(t *testing.T) {
 	for _, c := range []struct {
 		has  int32
@@ -182,8 +182,8 @@ func TestRefusalOfCompleteControllers(t *testing.T) {
 	}
 }
 
-// However many events tenants cause, what is remembered is bounded, and each namespace
-// has its turn.
+// The number of stored refusals is limited, even if tenants cause very many events, and namespaces
+// take turns.
 func TestRefusalsAreBounded(t *testing.T) {
 	r, _ := refusalFixture(t)
 	now := time.Now()

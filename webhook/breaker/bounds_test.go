@@ -33,8 +33,8 @@ func entry(namespace, kind, name, revision string) breaker.Entry {
 	}
 }
 
-// What was reported: one tenant's workloads filled the ConfigMap. The other shapes
-// have long names, and a revision for each workload.
+// The reported case: one tenant's workloads filled the ConfigMap. The other cases have long names,
+// or a revision for each workload.
 func TestOneNamespaceFillsNothing(t *testing.T) {
 	const offered = 5000
 	for name, c := range map[string]struct {
@@ -106,7 +106,7 @@ func TestManyNamespaces(t *testing.T) {
 		}
 	}
 	t.Logf("%d entries, %d bytes", len(state), size(state))
-	// What does not fit at all leaves the state as it was.
+	// An entry that does not fit leaves the state unchanged.
 	for i := 0; ; i++ {
 		e := entry(fmt.Sprintf("more-%05d-%s", i, strings.Repeat("n", 50)), "StatefulSet", "p", "one")
 		next := state.With(e)
@@ -123,8 +123,8 @@ func TestManyNamespaces(t *testing.T) {
 	}
 }
 
-// A pod may say anything of its controller: nothing checks it. One key that the API
-// server refuses would stop the breaker of the whole cluster.
+// Nothing checks what a pod says about its controller. One key that the API server refuses would
+// stop the breaker of the whole cluster.
 func TestStrangeWorkloads(t *testing.T) {
 	names := map[string]bool{}
 	for _, name := range []string{"*", "", "a/b", "a b", "a:b", "..", "line\nend", "ünïcode", "\xff\xfe", strings.Repeat("n", 100<<10),
@@ -153,7 +153,7 @@ func TestStrangeWorkloads(t *testing.T) {
 	}
 }
 
-// FuzzState decodes what may stand in the ConfigMap: a line for each key and value.
+// FuzzState decodes any content of the ConfigMap, one line for each key and value.
 func FuzzState(f *testing.F) {
 	valid := breaker.State{}
 	for i := range 3 {
@@ -222,7 +222,7 @@ func FuzzState(f *testing.F) {
 		if size(again) > breaker.MaxBytes {
 			t.Errorf("encoded again it has %d bytes", size(again))
 		}
-		// Nothing that was open is shut by being encoded again, unless it is full.
+		// No open entry is lost when the state is encoded again, unless the state is full.
 		for _, e := range entries {
 			if _, open := again.Open(e.Workload, e.Revision); !open && len(entries) <= breaker.PerNamespace {
 				t.Errorf("%+v is lost", e)

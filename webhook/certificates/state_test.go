@@ -101,9 +101,8 @@ func TestNext(t *testing.T) {
 	}
 }
 
-// A cluster of replicas in which every one may stop at any time, and the clock
-// runs: whatever the order, no replica serves what is not trusted, and the end
-// is stable.
+// Replicas may stop at any time. In every order of steps, no replica serves a certificate that is
+// not trusted, and in the end the state is stable.
 func TestNoMomentOfDisagreement(t *testing.T) {
 	for _, test := range []struct {
 		name string
@@ -181,7 +180,7 @@ func (w *model) pass(replica int) bool {
 	}
 	o := Observed{Now: w.now, Names: names, Serving: w.serving[replica], Trusted: w.trusted}
 	if p := w.state.Serve(o); p != nil {
-		// Who has served what is trusted goes on with what is trusted.
+		// A replica that serves a trusted certificate must continue with a trusted one.
 		if o.Trusted.Cover(o.Serving) && !o.Trusted.Cover(p) {
 			w.Fatalf("at %s: replica %d begins to serve what is not trusted, after %v", w.now.Sub(start), replica, w.taken)
 		}

@@ -13,8 +13,8 @@ import (
 	"github.com/ampbridge/ampbridge/webhook/sidecar/session"
 )
 
-// TestEditorDoesNotWait: an edit that takes too long goes on, its result is
-// used once it is there, and until then nothing else is begun.
+// TestEditorDoesNotWait: an edit that takes too long continues, and its result is used when it is
+// ready. Until then no other edit begins.
 func TestEditorDoesNotWait(t *testing.T) {
 	e := editor{limit: time.Millisecond}
 	finish := make(chan struct{})
@@ -37,8 +37,8 @@ func TestEditorDoesNotWait(t *testing.T) {
 	}
 }
 
-// TestEditorForgetsAnEditOfSomethingElse: a late result is used for what it was
-// made of, and for nothing else.
+// TestEditorForgetsAnEditOfSomethingElse: a late result is used only for the input that it was made
+// from.
 func TestEditorForgetsAnEditOfSomethingElse(t *testing.T) {
 	e := editor{limit: time.Millisecond}
 	finish := make(chan struct{})
@@ -51,7 +51,7 @@ func TestEditorForgetsAnEditOfSomethingElse(t *testing.T) {
 	}
 }
 
-// TestEditorEndsWithItsContext: no edit delays the end of the process.
+// TestEditorEndsWithItsContext: a running edit does not delay the end of the process.
 func TestEditorEndsWithItsContext(t *testing.T) {
 	e := editor{limit: time.Hour}
 	finish := make(chan struct{})
@@ -63,8 +63,8 @@ func TestEditorEndsWithItsContext(t *testing.T) {
 	}
 }
 
-// TestLateEditIsServed: while an edit goes on, the user's own configuration is
-// served, with the reason, and the block follows.
+// TestLateEditIsServed: while an edit continues, the user's own configuration is served, with the
+// reason. The block follows later.
 func TestLateEditIsServed(t *testing.T) {
 	dir := t.TempDir()
 	a := sidecarconfig.Config{

@@ -35,8 +35,8 @@ type pod struct {
 	stop    func()
 }
 
-// newPod is a pod whose sidecar has not started yet. Its sessions last that
-// many seconds.
+// newPod returns a pod with a sidecar that has not started yet. Its sessions last that many
+// seconds.
 func newPod(t *testing.T, seconds int, destinations ...string) *pod {
 	t.Helper()
 	p := &pod{STS: ststest.New(t), wait: timeout / 2, stop: func() {}}
@@ -63,7 +63,7 @@ func newPod(t *testing.T, seconds int, destinations ...string) *pod {
 	return p
 }
 
-// configure plays the kubelet: it swaps the source.
+// configure swaps the source, as the kubelet does.
 func (p *pod) configure(t *testing.T, config string) {
 	t.Helper()
 	testkit.Must(t, testkit.WriteVolume(p.config.Source, map[string]testkit.VolumeFile{
@@ -120,7 +120,7 @@ func (p *pod) eventually(t *testing.T, what string, holds func() bool) {
 	}
 }
 
-// served is the configuration as Prometheus sees it; empty until there is one.
+// served returns the configuration as Prometheus sees it; empty until there is one.
 func (p *pod) served() string {
 	content, err := os.ReadFile(filepath.Join(p.config.Target, p.config.File))
 	if err != nil {
@@ -139,8 +139,7 @@ func (p *pod) relays(destination string) bool {
 	return strings.Contains(p.served(), "/"+policy.BlockName(destination)+"/workspaces/")
 }
 
-// profiles are the heads of the credentials file, in the form that belongs
-// there.
+// profiles returns the headers of the sections for Prometheus in the credentials file.
 func (p *pod) profiles() (heads []string) {
 	content, err := os.ReadFile(p.config.Credentials)
 	if err != nil {
@@ -154,7 +153,7 @@ func (p *pod) profiles() (heads []string) {
 	return heads
 }
 
-// status is what the status file says, once there is one.
+// status waits for the status file, and returns its content.
 func (p *pod) status(t *testing.T) sidecarconfig.Status {
 	t.Helper()
 	var content []byte
@@ -168,7 +167,7 @@ func (p *pod) status(t *testing.T) sidecarconfig.Status {
 	return status
 }
 
-// servedPod is a pod whose sidecar serves the block of central.
+// servedPod returns a pod with a sidecar that serves the block of central.
 func servedPod(t *testing.T, seconds int) *pod {
 	t.Helper()
 	p := newPod(t, seconds, "central")

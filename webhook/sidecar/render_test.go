@@ -33,7 +33,7 @@ func zip(t testing.TB, text string) []byte {
 	return b.Bytes()
 }
 
-// TestRenderPassesThrough: what cannot be edited comes back to the byte, with
+// TestRenderPassesThrough: a configuration that cannot be edited is returned byte for byte, with
 // the reason.
 func TestRenderPassesThrough(t *testing.T) {
 	long := "x: [" + strings.Repeat("a,", 1<<19) + "]\n" // 1 MiB
@@ -62,8 +62,8 @@ func TestRenderPassesThrough(t *testing.T) {
 	}
 }
 
-// TestRenderIsDeterministic: the same input gives the same bytes, or reloaders
-// would reload for nothing.
+// TestRenderIsDeterministic: the same input gives the same bytes. Otherwise reloaders would reload
+// without a reason.
 func TestRenderIsDeterministic(t *testing.T) {
 	for _, content := range [][]byte{[]byte("a: 1\n"), zip(t, "a: 1\n")} {
 		one, two := render(content, due(t), policy.Version{}, 64<<20), render(content, due(t), policy.Version{}, 64<<20)
@@ -80,8 +80,8 @@ func TestWithinSurvivesAPanic(t *testing.T) {
 	}
 }
 
-// TestTooLargeNamesTheLimit: what is refused for its memory comes back as it was, with the
-// limit to set.
+// TestTooLargeNamesTheLimit: a configuration that needs too much memory is returned unchanged, and
+// the error names the limit to set.
 func TestTooLargeNamesTheLimit(t *testing.T) {
 	text := "rule_files:\n" + strings.Repeat("- a.yml\n", 100_000)
 	for name, content := range map[string][]byte{"plain": []byte(text), "gzipped": zip(t, text)} {
@@ -101,7 +101,7 @@ func TestTooLargeNamesTheLimit(t *testing.T) {
 	}
 }
 
-// TestGzipBombWithoutALimit: a container without a limit has a bound too.
+// TestGzipBombWithoutALimit: without a memory limit of the container, there is a limit too.
 func TestGzipBombWithoutALimit(t *testing.T) {
 	bomb := zip(t, strings.Repeat("\n", maxUnzipped+1))
 	got := render(bomb, due(t), policy.Version{}, 0)
@@ -110,7 +110,7 @@ func TestGzipBombWithoutALimit(t *testing.T) {
 	}
 }
 
-// mergeKeys are few bytes with 12^16 ways through their merge keys.
+// mergeKeys returns a short text with 12^16 paths through its merge keys.
 func mergeKeys(t *testing.T) []byte {
 	t.Helper()
 	text, err := os.ReadFile("../../policy/promconfig/testdata/merge-keys.yaml")

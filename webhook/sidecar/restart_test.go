@@ -14,8 +14,8 @@ import (
 	"github.com/ampbridge/ampbridge/webhook/sidecar/session"
 )
 
-// TestMovesAfterARestart: a new container of the sidecar has not asked Prometheus yet. It must not take
-// the block with sigv4 away before that: Prometheus may have samples for it.
+// TestMovesAfterARestart: a restarted sidecar has not read Prometheus's metrics yet. It must not
+// remove the block with sigv4 before that, because Prometheus may have samples for it.
 func TestMovesAfterARestart(t *testing.T) {
 	const sigv4, moving, relay = sidecarconfig.DeliverySigV4, sidecarconfig.DeliveryMoving, sidecarconfig.DeliveryRelay
 	for name, tc := range map[string]struct {
@@ -83,8 +83,9 @@ func keeper(dir string) *server {
 	return s
 }
 
-// TestCandidateThatCannotBeKept: where the memory volume has no room for the user's files, those that Prometheus
-// loads next are not taken for kept. To serve an empty directory in a rescue would take the configuration away.
+// TestCandidateThatCannotBeKept: if the memory volume is too full for a copy of the user's files,
+// there is no copy to serve in a rescue. An empty directory in a rescue would remove the
+// configuration.
 func TestCandidateThatCannotBeKept(t *testing.T) {
 	for name, before := range map[string]func(s *server) error{
 		// A directory at the place of the symlink fails the mirror after its first step, as a full volume does.
@@ -120,8 +121,8 @@ func TestCandidateThatCannotBeKept(t *testing.T) {
 	}
 }
 
-// TestLoadedBeforeTheNextIsServed: Prometheus may load what is served while its successor
-// is still being edited. What was served is kept then, and not the successor.
+// TestLoadedBeforeTheNextIsServed: Prometheus may load the served files while the next ones are
+// still being edited. Then the served files are kept, and not the next ones.
 func TestLoadedBeforeTheNextIsServed(t *testing.T) {
 	dir := t.TempDir()
 	s := keeper(dir)
@@ -151,8 +152,8 @@ func TestLoadedBeforeTheNextIsServed(t *testing.T) {
 	}
 }
 
-// TestExpiredSessionsAskSeldom: each write that AMP refuses asks for a session, and STS is
-// not called for each.
+// TestExpiredSessionsAskSeldom: each write that AMP refuses requests a session, but STS is not
+// called for each.
 func TestExpiredSessionsAskSeldom(t *testing.T) {
 	d := &destination{expired: make(chan struct{}, 1)}
 	s := &server{}

@@ -57,8 +57,8 @@ func TestServesTheBlock(t *testing.T) {
 	})
 }
 
-// TestFaultsAtStart: whatever STS does, Prometheus gets the relay's block at once, and
-// that is all it ever gets.
+// TestFaultsAtStart: whatever STS does, Prometheus gets the relay's block at once and no other
+// block later.
 func TestFaultsAtStart(t *testing.T) {
 	t.Parallel()
 	for name, inject := range map[string]func(t *testing.T, p *pod) (fix func()){
@@ -110,8 +110,8 @@ func TestFaultsAtStart(t *testing.T) {
 	}
 }
 
-// TestExpiry: a destination moves to the relay before its session is over, and stays there,
-// also in the sidecar's next container. Prometheus loads each profile until the end.
+// TestExpiry: a destination moves to the relay before its session ends. It stays there after a
+// restart of the sidecar too. Prometheus loads each profile until the end.
 func TestExpiry(t *testing.T) {
 	t.Parallel()
 	p := servedPod(t, 6)
@@ -136,8 +136,8 @@ func TestExpiry(t *testing.T) {
 	}
 }
 
-// TestRenewal: each new session is in the file before the configuration tells
-// of it, and the block is never out.
+// TestRenewal: each new session is in the credentials file before the configuration changes, and
+// the block is never missing.
 func TestRenewal(t *testing.T) {
 	t.Parallel()
 	p := servedPod(t, 6)
@@ -161,8 +161,8 @@ func TestRenewal(t *testing.T) {
 	}
 }
 
-// TestRestart: a sidecar that is started again goes on with its sessions,
-// though STS is away, and gives no cause for a reload.
+// TestRestart: after a restart, the sidecar uses its earlier sessions even if STS does not answer,
+// and it causes no reload.
 func TestRestart(t *testing.T) {
 	t.Parallel()
 	p := servedPod(t, 3600)
@@ -214,7 +214,7 @@ func TestSourceChanges(t *testing.T) {
 	p.eventually(t, "the block is served again", func() bool { return p.has("central") })
 }
 
-// TestTargetCannotBeWritten: errors of the target are waited out.
+// TestTargetCannotBeWritten: the sidecar waits until the target can be written again.
 func TestTargetCannotBeWritten(t *testing.T) {
 	t.Parallel()
 	p := servedPod(t, 3600)
@@ -226,7 +226,7 @@ func TestTargetCannotBeWritten(t *testing.T) {
 	p.eventually(t, "the change is served", func() bool { return strings.Contains(p.served(), "# changed") })
 }
 
-// TestTwoDestinations: one that is denied holds nothing back.
+// TestTwoDestinations: a destination that STS denies does not delay the other one.
 func TestTwoDestinations(t *testing.T) {
 	t.Parallel()
 	p := newPod(t, 3600, "central", "backup")
@@ -245,7 +245,7 @@ func TestTwoDestinations(t *testing.T) {
 	}
 }
 
-// TestOperatorsSecret is gzipped.
+// TestOperatorsSecret: the configuration of prometheus-operator is gzipped.
 func TestOperatorsSecret(t *testing.T) {
 	t.Parallel()
 	p := newPod(t, 3600, "central")
@@ -268,7 +268,7 @@ func TestOperatorsSecret(t *testing.T) {
 	}
 }
 
-// TestWithoutAConfig mirrors, and lives.
+// TestWithoutAConfig: a sidecar without a config mirrors, and is alive.
 func TestWithoutAConfig(t *testing.T) {
 	t.Parallel()
 	p := newPod(t, 3600)
@@ -282,7 +282,7 @@ func TestWithoutAConfig(t *testing.T) {
 	}
 }
 
-// TestMountPoints: there is room for other volumes before Prometheus starts.
+// TestMountPoints: the mount points of other volumes exist before Prometheus starts.
 func TestMountPoints(t *testing.T) {
 	t.Parallel()
 	p := newPod(t, 3600)
@@ -296,8 +296,7 @@ func TestMountPoints(t *testing.T) {
 	}
 }
 
-// TestUnusableSTSSettings: a proxy that is no URL costs the session, not the
-// configuration.
+// TestUnusableSTSSettings: with a proxy that is not a URL there is no session, but a configuration.
 func TestUnusableSTSSettings(t *testing.T) {
 	t.Parallel()
 	p := newPod(t, 3600, "central")
@@ -358,7 +357,7 @@ func TestMetrics(t *testing.T) {
 	})
 }
 
-// TestMetricsPortTaken is no reason not to work.
+// TestMetricsPortTaken: the sidecar works without its metrics port.
 func TestMetricsPortTaken(t *testing.T) {
 	t.Parallel()
 	p := newPod(t, 3600, "central")
@@ -393,8 +392,8 @@ func TestNoSecretsInLogOrStatus(t *testing.T) {
 	}
 }
 
-// TestCAFile: Prometheus gets the policy's CA beside the system's roots before it gets the
-// block that names the file, and the relay where the file cannot be written.
+// TestCAFile: the file with the policy's CA and the system's roots exists before the block that
+// names it. If the file cannot be written, Prometheus gets the relay.
 func TestCAFile(t *testing.T) {
 	t.Parallel()
 	server := httptest.NewTLSServer(nil)

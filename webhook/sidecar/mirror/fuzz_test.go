@@ -12,9 +12,9 @@ import (
 	"github.com/ampbridge/ampbridge/webhook/sidecar/mirror"
 )
 
-// FuzzMirror: a set of files is there afterwards as it was given, and nothing outside of
-// the directory is touched. Each line of the text is a file: its mode, path and content.
-// What no directory can hold is left out.
+// FuzzMirror: after Mirror the directory has exactly the given files, and nothing outside of it has
+// changed. Each line of the text is a file: its mode, path and content. Files that no directory can
+// hold are left out.
 func FuzzMirror(f *testing.F) {
 	for _, lines := range []string{
 		"", "644 prometheus.yml a", "600 a x\n440 b/c y\n400 b/d/e z", "644 a x\n644 a/b y", "644 a/b x\n644 a y", "644 ..data x",
@@ -65,7 +65,8 @@ func FuzzMirror(f *testing.F) {
 	})
 }
 
-// filesOf makes a directory of a file per line, and returns what it has to become.
+// filesOf creates a directory with one file per line, and returns the files that Mirror must
+// create.
 func filesOf(t *testing.T, dir, lines string) (f files, tooDeep bool) {
 	t.Helper()
 	testkit.Must(t, os.Mkdir(dir, 0o755))
@@ -82,7 +83,7 @@ func filesOf(t *testing.T, dir, lines string) (f files, tooDeep bool) {
 			continue
 		}
 		name := filepath.Join(dir, path)
-		// A file in the place of a directory, a name that is too long, and the like.
+		// For example a file in the place of a directory, or a name that is too long.
 		if os.MkdirAll(filepath.Dir(name), 0o755) != nil || os.WriteFile(name, []byte(content), 0o600) != nil || os.Chmod(name, bits) != nil {
 			continue
 		}

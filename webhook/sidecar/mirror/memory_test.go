@@ -17,8 +17,8 @@ import (
 	"github.com/ampbridge/ampbridge/webhook/sidecar/mirror"
 )
 
-// A test's program is its own child: with this variable it mirrors one directory, and
-// prints what that took.
+// The test program starts itself as a child process. With this variable it mirrors one directory,
+// and prints the memory that it took.
 const (
 	childVariable = "MIRROR_TEST_CHILD"
 	// limitVariable is the longest file that the child can write, in bytes.
@@ -62,7 +62,7 @@ func mirrorInChild(directories, limit string) error {
 	return err
 }
 
-// inChild mirrors in a process of its own and returns the most memory that it had, in KiB.
+// inChild mirrors in a child process and returns its maximum memory in KiB.
 func inChild(t *testing.T, source, target, limit string) (kib int, err error) {
 	t.Helper()
 	self, err := os.Executable()
@@ -78,8 +78,8 @@ func inChild(t *testing.T, source, target, limit string) (kib int, err error) {
 	return strconv.Atoi(string(out))
 }
 
-// TestManyLargeFiles mirrors 100 files of 1 MB each, from nothing and with one that has
-// changed, in hardly more memory than one small file takes.
+// TestManyLargeFiles mirrors 100 files of 1 MB each, and then one that has changed, in little more
+// memory than one small file needs.
 func TestManyLargeFiles(t *testing.T) {
 	small, source, target := of("prometheus.yml", "global: {}\n").in(t), t.TempDir(), t.TempDir()
 	least, err := inChild(t, small, t.TempDir(), "")

@@ -24,7 +24,7 @@ type file struct {
 	Content string
 }
 
-// files are those of a volume, by slash-separated path.
+// files are the files of a volume, by slash-separated path.
 type files map[string]file
 
 func of(pairs ...string) files {
@@ -35,7 +35,7 @@ func of(pairs ...string) files {
 	return f
 }
 
-// in puts the files into a directory of their own.
+// in writes the files into a new directory.
 func (f files) in(t *testing.T) (dir string) {
 	t.Helper()
 	dir = t.TempDir()
@@ -88,7 +88,7 @@ func write(t *testing.T, dir string, f files, wantChanged bool) {
 	testkit.Equal(t, "read back", f, read(t, dir))
 }
 
-// names are the entries of dir, with version directories as "..<time>".
+// names returns the entries of dir. Version directories are written as "..<time>".
 func names(t *testing.T, dir string) []string {
 	t.Helper()
 	entries, err := os.ReadDir(dir)
@@ -141,7 +141,7 @@ func TestMirrorSwapsOnlyChanges(t *testing.T) {
 	write(t, dir, files{}, true)
 }
 
-// TestMirrorAfterACrash leaves behind what a crash at each step would.
+// TestMirrorAfterACrash starts with what a crash at each step leaves behind.
 func TestMirrorAfterACrash(t *testing.T) {
 	for name, crash := range map[string]func(dir string) error{
 		"while filling": func(dir string) error {
@@ -183,8 +183,8 @@ func replace(name string) error {
 	return os.WriteFile(name, []byte("in the way"), 0o600)
 }
 
-// TestFailureTouchesNothing: a path that is too long within the volume stands for a
-// volume that is full ([TestFullVolume]): both fail while the new set is being filled.
+// TestFailureTouchesNothing: a path that is too long for the volume fails as a full volume does
+// ([TestFullVolume]): while the new set is being filled.
 func TestFailureTouchesNothing(t *testing.T) {
 	dir := t.TempDir()
 	for len(dir) < 3000 {
@@ -206,8 +206,8 @@ func TestFailureTouchesNothing(t *testing.T) {
 	testkit.Equal(t, "files", was, read(t, dir))
 }
 
-// TestEdit: the one file that is edited is a new one whenever the set is, because a program that
-// has the old one open may empty it. The others are not copied again.
+// TestEdit: each new set has a new copy of the edited file, because a program that has the old copy
+// open may empty it. The other files are not copied again.
 func TestEdit(t *testing.T) {
 	source, target := of("config", "a", "rules/r", "b", "rules/s", "c").in(t), t.TempDir()
 	calls := 0
@@ -276,7 +276,7 @@ func TestSwapWhileEditing(t *testing.T) {
 		t.Errorf("changed %v, edited (-want +got):\n%s", changed, diff)
 	}
 	testkit.Equal(t, "the volume", of("config", "new", "rules", "new"), read(t, target))
-	// One that never stops changing is not waited for.
+	// Mirror does not wait for a source that never stops changing.
 	if _, err := mirror.Mirror(source, target, "config", func(content []byte) ([]byte, error) {
 		swap(string(content) + "!")
 		return content, nil
@@ -334,8 +334,8 @@ func TestFingerprint(t *testing.T) {
 	note("a swap")
 }
 
-// TestReadersSeeOldOrNew mirrors two files that always change together, and looks at
-// what a reader of the target sees meanwhile.
+// TestReadersSeeOldOrNew mirrors two files that always change together, and checks what a reader of
+// the target sees in the meantime.
 func TestReadersSeeOldOrNew(t *testing.T) {
 	source, target := t.TempDir(), t.TempDir()
 	swap := func(i int) error {
@@ -366,7 +366,7 @@ func TestReadersSeeOldOrNew(t *testing.T) {
 			return
 		default:
 		}
-		// Swapped away four times while being read: no mixture either.
+		// If the source is swapped four times while it is read, the reader sees no mixture either.
 		if changed, err := mirrored(source, target); err == nil && changed {
 			swaps++
 		}
@@ -376,8 +376,8 @@ func TestReadersSeeOldOrNew(t *testing.T) {
 	}
 }
 
-// TestMountPoints are made beside the files, before these become visible, and
-// stay: another volume is mounted there.
+// TestMountPoints: mount points are created before the files become visible, and stay, because
+// other volumes are mounted there.
 func TestMountPoints(t *testing.T) {
 	dir := t.TempDir()
 	points := []mirror.MountPoint{{Name: "rules"}, {Name: "web.yml", File: true}}

@@ -23,7 +23,8 @@ import (
 	"github.com/ampbridge/ampbridge/webhook/sidecar/session"
 )
 
-// prometheus is a real one that scrapes itself each half second and writes to a relay.
+// prometheusProcess is a real Prometheus that scrapes itself every half second and writes to a
+// relay.
 type prometheusProcess struct {
 	url string
 	log *testkit.Buffer
@@ -84,9 +85,9 @@ func (p *prometheusProcess) query(t *testing.T, expression string, at time.Time)
 	return value
 }
 
-// TestPrometheusLosesNothing: the relay has no session at first, ends without a warning
-// again and again, its session rotates and is missing for a while, and AMP fails in each
-// way that passes. In the end the workspace has every sample that Prometheus scraped.
+// TestPrometheusLosesNothing: the relay has no session at first and is killed several times. Its
+// session rotates, is missing for a while, and AMP has each temporary fault. In the end the
+// workspace has every sample that Prometheus scraped.
 func TestPrometheusLosesNothing(t *testing.T) {
 	cloud := awstest.Start(t, awstest.Options{Prometheus: tools.Path(t, "prometheus")})
 	account := cloud.Account("111122223333")
@@ -98,7 +99,7 @@ func TestPrometheusLosesNothing(t *testing.T) {
 	testkit.Must(t, err)
 	var current atomic.Pointer[session.Session]
 	current.Store(&session.Session{})
-	// Each run is a process of its own, as far as Prometheus can tell.
+	// For Prometheus, each run is a new process.
 	run := func() (address string, kill func()) {
 		r, err := relay.New(relay.Options{
 			Destinations: []relay.Destination{{
@@ -157,8 +158,8 @@ func TestPrometheusLosesNothing(t *testing.T) {
 	}
 	defer func() { kill() }()
 
-	// Everything up to now, as both have it. One metric at a time: without their names the
-	// series of several would be the same.
+	// Compare everything up to now in both. Compare one metric at a time, because without their
+	// names the series of several metrics would be the same.
 	until := time.Now()
 	window := fmt.Sprintf(`[%ds] @ %d`, int(until.Sub(begin).Seconds()), until.Unix())
 	for _, name := range []string{"up", "go_goroutines", "prometheus_http_requests_total", "prometheus_engine_query_duration_seconds"} {
@@ -181,8 +182,8 @@ func TestPrometheusLosesNothing(t *testing.T) {
 		}
 		t.Logf("%s: %v samples, all in the workspace", name, got)
 	}
-	// prometheus_remote_storage_samples_failed_total is no measure: a write that was carried
-	// out and not answered comes again, and is then out of order.
+	// prometheus_remote_storage_samples_failed_total does not show losses: a write that AMP stored
+	// without an answer is sent again, and is then out of order.
 	if n := p.query(t, `sum(prometheus_remote_storage_samples_dropped_total)`, time.Now()); n != 0 {
 		t.Errorf("%v samples dropped", n)
 	}

@@ -150,12 +150,12 @@ func TestWritesAreSignedAndArrive(t *testing.T) {
 	if len(samples) != 1 {
 		t.Errorf("%d samples in the workspace", len(samples))
 	}
-	// A body of unknown length arrives as well.
+	// A body of unknown length arrives too.
 	got := f.write(t, "chunked", func(r *http.Request) { r.ContentLength, r.Body = -1, struct{ io.ReadCloser }{r.Body} })
 	if got.status/100 != 2 || f.stored(t) != 2 {
 		t.Errorf("of unknown length: %d %s, %d stored", got.status, got.body, f.stored(t))
 	}
-	// A session that rotates between two writes signs the second.
+	// After a rotation the next write is signed with the new session.
 	user, err := f.cloud.Account("111122223333").PutUser("next",
 		`{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"aps:RemoteWrite","Resource":"*"}]}`)
 	testkit.Must(t, err)
@@ -168,7 +168,8 @@ func TestWritesAreSignedAndArrive(t *testing.T) {
 	}
 }
 
-// TestPassingFaultsAreNo4xx: on a 4xx Prometheus would drop the samples.
+// TestPassingFaultsAreNo4xx: temporary faults are never answered with 4xx, because Prometheus would
+// drop the samples.
 func TestPassingFaultsAreNo4xx(t *testing.T) {
 	respond := func(status int, code, message string) func(*testing.T, *fixture) func() {
 		return fault(awstest.Respond(status, code, message))
@@ -337,7 +338,7 @@ func path(p string) func(*http.Request) {
 	return func(r *http.Request) { r.URL.Opaque = p }
 }
 
-// TestBytesInFlightAreBounded: AMP hangs, and more bytes come than there is room for.
+// TestBytesInFlightAreBounded: AMP hangs, and more bytes arrive than the limit allows.
 func TestBytesInFlightAreBounded(t *testing.T) {
 	const most = 1 << 20
 	f := newFixture(t, func(_ *fixture, o *relay.Options) {
@@ -379,7 +380,8 @@ func TestBytesInFlightAreBounded(t *testing.T) {
 	}
 }
 
-// TestShortBodiesGiveTheirRoomBack: who announces more than it sends holds no room.
+// TestShortBodiesGiveTheirRoomBack: a body that is shorter than its Content-Length releases its
+// share of the limit.
 func TestShortBodiesGiveTheirRoomBack(t *testing.T) {
 	f := newFixture(t, nil)
 	c, err := net.Dial("tcp", f.address)

@@ -22,7 +22,7 @@ import (
 
 const account = "111122223333"
 
-// client returns a client for the role, which change may give a second one.
+// client returns a client for the role. change can set other options, such as a second role.
 func client(t *testing.T, w *ststest.STS, role string, change func(*session.Options)) *session.Client {
 	t.Helper()
 	o := session.Options{
@@ -37,7 +37,7 @@ func client(t *testing.T, w *ststest.STS, role string, change func(*session.Opti
 	return c
 }
 
-// assume makes a client go on to a second role.
+// assume makes a client assume a second role.
 func assume(role string) func(*session.Options) {
 	return func(o *session.Options) { o.AssumeRole = role }
 }
@@ -63,8 +63,7 @@ func TestObtain(t *testing.T) {
 	}
 }
 
-// TestObtainBeyondTheRole: the role allows an hour only, which is found out
-// once.
+// TestObtainBeyondTheRole: the role allows only an hour, and the client learns that once.
 func TestObtainBeyondTheRole(t *testing.T) {
 	w := ststest.New(t)
 	role := w.Role(t, account, "short", 3600)
@@ -93,8 +92,8 @@ func TestObtainChained(t *testing.T) {
 	}
 }
 
-// TestExternalID: the role trusts whom shows its external ID, and the first role is
-// assumed without one.
+// TestExternalID: the second role requires an external ID, and the first role is assumed without
+// one.
 func TestExternalID(t *testing.T) {
 	w := ststest.New(t)
 	first := w.Role(t, account, "first", 3600)
@@ -107,8 +106,7 @@ func TestExternalID(t *testing.T) {
 	}
 }
 
-// TestOptionsFor: a destination may reach STS in its own way, and one that does not has
-// the pod's.
+// TestOptionsFor: a destination can have its own settings for STS. Otherwise it has the pod's.
 func TestOptionsFor(t *testing.T) {
 	c := sidecarconfig.Config{
 		Cluster: "dev", Token: "/token", SessionSeconds: 3600,
@@ -143,8 +141,7 @@ func TestObtainReadsTheTokenAgain(t *testing.T) {
 	}
 }
 
-// TestErrors: the same error reads the same every time, and names no ports,
-// request ids or tokens.
+// TestErrors: the same error has the same text each time, without ports, request ids or tokens.
 func TestErrors(t *testing.T) {
 	w := ststest.New(t)
 	role := w.Role(t, account, "writer", 3600)
@@ -222,8 +219,8 @@ func TestCABundleAndProxy(t *testing.T) {
 	}
 }
 
-// TestEndpoints: each kind of endpoint that AWS has, of another region than the workspace's,
-// gives a session, a chained one too. The double refuses a signature for another region.
+// TestEndpoints: each kind of AWS endpoint returns a session, also a chained one, from another
+// region than the workspace's. The double refuses a signature for another region.
 func TestEndpoints(t *testing.T) {
 	w := ststest.New(t)
 	first := w.Role(t, account, "first", 3600)
@@ -260,8 +257,8 @@ func TestNewClientErrors(t *testing.T) {
 	}
 }
 
-// TestEnvironmentIsIgnored: EKS's webhook, and others, put an identity into
-// every container of a pod, the sidecar's too.
+// TestEnvironmentIsIgnored: EKS's webhook and others add an identity to every container of a pod,
+// also to the sidecar.
 func TestEnvironmentIsIgnored(t *testing.T) {
 	for name, value := range map[string]string{
 		"AWS_ROLE_ARN": "arn:aws:iam::111122223333:role/other", "AWS_WEB_IDENTITY_TOKEN_FILE": "/nonexistent", "AWS_ROLE_SESSION_NAME": "other",
