@@ -123,9 +123,9 @@ func (w *Workspace) UnmarshalText(text []byte) error {
 // ID returns the workspace's id, for example ws-….
 func (w Workspace) ID() string { return strings.TrimPrefix(w.Resource, "workspace/") }
 
-// NewWorkspace is the beginning of a placeholder id, for a workspace that bootstrap will create, as in
-// arn:aws:aps:eu-west-1:111122223333:workspace/ws-new. No real id begins so: after ws- AWS writes a
-// UUID, which never contains an n or a w.
+// NewWorkspace is the beginning of a placeholder id, for a workspace that bootstrap will create, as
+// in arn:aws:aps:eu-west-1:111122223333:workspace/ws-new. No real id has this beginning, because
+// AWS writes a UUID after ws-, and a UUID contains no n and no w.
 const NewWorkspace = "ws-new"
 
 // IsNew reports whether the workspace does not exist yet: its id is a placeholder.

@@ -213,7 +213,7 @@ func (p *Policy) validate() Errors {
 }
 
 // unmade returns an error for each placeholder of a workspace that does not exist yet. Only
-// bootstrap accepts placeholders: with one, everything else would trust and write to nothing.
+// bootstrap accepts placeholders. For all other programs, the workspace does not exist.
 func (p *Policy) unmade() Errors {
 	v := &validation{}
 	for i, d := range p.Destinations {

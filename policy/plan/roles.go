@@ -98,8 +98,8 @@ func (p *planner) destinationsRole(d policy.Destination, provider policy.ARN, fo
 	return []wantedRole{r}
 }
 
-// who returns who assumes the roles of d, and does returns what they do with the workspace. These
-// texts are for descriptions of roles, which must not change.
+// who names the programs that assume the roles of d, and does what they do with the workspace. Both
+// texts are parts of the descriptions of roles, which must not change.
 func who(d policy.Destination) string {
 	if d.Writes() {
 		return "Prometheus"

@@ -40,9 +40,9 @@ var unrelated = []string{
 	"exceeded its backoff",
 }
 
-// Blame returns who refused a pod, and the text, from the message of an event
-// FailedCreate. plausible reports whether the sidecar can be the cause. It cannot be if no pod was
-// refused, as after a timeout, or if the text names a cause that is not a part of the sidecar.
+// Blame returns the component that refused a pod, and its text, from the message of an event
+// FailedCreate. plausible reports whether the sidecar can be the cause. The sidecar is not the
+// cause if no pod was refused, as after a timeout, or if the text names something else.
 func Blame(message string) (by, text string, plausible bool) {
 	for _, words := range unrelated {
 		if strings.Contains(message, words) {

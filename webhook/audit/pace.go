@@ -18,12 +18,13 @@ type pace struct {
 type attempt struct {
 	// asked is when an eviction was last requested, and evicted when one was granted.
 	asked, evicted time.Time
-	// vain counts evictions of pods that were created after the previous eviction.
+	// vain counts evictions without effect: the evicted pod was created after the previous
+	// eviction.
 	vain int
 }
 
 const (
-	// firstWait is the pause after the first attempt in vain. It doubles up to lastWait.
+	// firstWait is the pause after the first eviction without effect. It doubles up to lastWait.
 	firstWait = 5 * time.Minute
 	lastWait  = 6 * time.Hour
 	// attemptLife is how long an attempt counts.

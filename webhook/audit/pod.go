@@ -130,9 +130,9 @@ func (p *Pod) sidecarImage() string {
 // so for minutes if a registry does not answer; containerd gives up after five.
 const Pulling policy.Reason = "Pulling"
 
-// waitsForNothing are the kubelet's reasons for a waiting container that waiting alone does not
-// fix. While the pod's volumes are prepared, or earlier init containers run, the
-// reason is PodInitializing, which can be normal for minutes.
+// waitsForNothing are reasons of the kubelet for a waiting container. With one of them, the
+// container does not start without a change. While the pod's volumes are prepared, or earlier init
+// containers run, the reason is PodInitializing, which can be normal for minutes.
 var waitsForNothing = map[string]bool{
 	"ErrImagePull": true, "ImagePullBackOff": true, "InvalidImageName": true, "ErrImageNeverPull": true,
 	"ImageInspectError": true, "RegistryUnavailable": true, "SignatureValidationFailed": true,

@@ -141,7 +141,7 @@ type Failure struct {
 	Name string
 }
 
-// LastTaken returns when AMP last took a write to a destination; zero: it took none.
+// LastTaken returns when AMP last accepted a write to a destination; zero if it accepted none.
 func (r *Relay) LastTaken(destination string) time.Time {
 	for _, d := range r.destinations {
 		if d.Name == destination {

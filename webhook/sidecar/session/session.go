@@ -2,10 +2,10 @@
 // of one destination and their expiry. The package writes sessions as profiles of an AWS
 // credentials file, which Prometheus reads.
 //
-// So Prometheus need not call STS. It would exit if it got no credentials while it applies
-// its configuration.
-// [Client] makes one attempt with a time limit, and its caller decides when to try again. [Store]
-// keeps the sessions in a memory volume that survives the sidecar's container.
+// So Prometheus does not call STS. If it did and got no credentials while it applies its
+// configuration, it would exit. [Client] makes one attempt with a time limit, and its caller
+// decides when to try again. [Store] keeps the sessions in a memory volume that survives the
+// sidecar's container.
 package session
 
 import (
