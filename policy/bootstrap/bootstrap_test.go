@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -268,14 +267,14 @@ func TestHostileWordsAreText(t *testing.T) {
 		c := desired(t, base, account, func(in *bootstrap.Input) {
 			in.Aliases = map[string]string{"central": hostile}
 		})
-		stained := filepath.Join(t.TempDir(), "stained")
+		stained := t.TempDir() + "/stained"
 		recorder := `aws() { printf '%s\0' "$@" >&3; case "$1 $2" in
 "sts get-caller-identity") echo 111122223333 ;;
 "amp list-workspaces") ;;
 "iam get-"*) echo "An error occurred (NoSuchEntity)" >&2; return 254 ;;
 *) echo arn:aws:aps:eu-west-1:111122223333:workspace/ws-made ;;
 esac; }` + "\n"
-		record, err := os.Create(filepath.Join(t.TempDir(), "record"))
+		record, err := os.CreateTemp(t.TempDir(), "record")
 		testkit.Must(t, err)
 		cmd := exec.CommandContext(t.Context(), "bash", "-c", recorder+bootstrap.Script(c, false))
 		cmd.Env, cmd.ExtraFiles = append(os.Environ(), "STAINED="+stained), []*os.File{record}
