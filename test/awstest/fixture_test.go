@@ -1,7 +1,6 @@
 package awstest_test
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"strings"
@@ -93,43 +92,35 @@ func register(t *testing.T, cloud *awstest.Cloud, signer *awstest.Signer, ca aws
 
 func (f *fixture) createProvider(issuer string, clientIDs ...string) {
 	f.t.Helper()
-	_, err := f.iam.CreateOpenIDConnectProvider(context.Background(), &iam.CreateOpenIDConnectProviderInput{
+	_, err := f.iam.CreateOpenIDConnectProvider(f.t.Context(), &iam.CreateOpenIDConnectProviderInput{
 		Url: aws.String(issuer), ClientIDList: clientIDs,
 	})
-	if err != nil {
-		f.t.Fatal(err)
-	}
+	testkit.Must(f.t, err)
 }
 
 func (f *fixture) createRole(name, trust string) string {
 	f.t.Helper()
-	out, err := f.iam.CreateRole(context.Background(), &iam.CreateRoleInput{
+	out, err := f.iam.CreateRole(f.t.Context(), &iam.CreateRoleInput{
 		RoleName: aws.String(name), Path: aws.String(writerPath), AssumeRolePolicyDocument: aws.String(trust),
 	})
-	if err != nil {
-		f.t.Fatal(err)
-	}
+	testkit.Must(f.t, err)
 	return *out.Role.Arn
 }
 
 func (f *fixture) putRolePolicy(policy string) {
 	f.t.Helper()
-	_, err := f.iam.PutRolePolicy(context.Background(), &iam.PutRolePolicyInput{
+	_, err := f.iam.PutRolePolicy(f.t.Context(), &iam.PutRolePolicyInput{
 		RoleName: aws.String(writerRole), PolicyName: aws.String("remote-write"), PolicyDocument: aws.String(policy),
 	})
-	if err != nil {
-		f.t.Fatal(err)
-	}
+	testkit.Must(f.t, err)
 }
 
 func (f *fixture) updateTrust(trust string) {
 	f.t.Helper()
-	_, err := f.iam.UpdateAssumeRolePolicy(context.Background(), &iam.UpdateAssumeRolePolicyInput{
+	_, err := f.iam.UpdateAssumeRolePolicy(f.t.Context(), &iam.UpdateAssumeRolePolicyInput{
 		RoleName: aws.String(writerRole), PolicyDocument: aws.String(trust),
 	})
-	if err != nil {
-		f.t.Fatal(err)
-	}
+	testkit.Must(f.t, err)
 }
 
 // assume asks STS for a session of the writer role.
@@ -140,16 +131,14 @@ func (f *fixture) assume(token string, change ...func(*sts.AssumeRoleWithWebIden
 	for _, c := range change {
 		c(in)
 	}
-	return f.sts.AssumeRoleWithWebIdentity(context.Background(), in)
+	return f.sts.AssumeRoleWithWebIdentity(f.t.Context(), in)
 }
 
 // session is assume for tests that go on from there.
 func (f *fixture) session() awstest.Credentials {
 	f.t.Helper()
 	out, err := f.assume(f.signer.Token(subject, stsTokens))
-	if err != nil {
-		f.t.Fatal(err)
-	}
+	testkit.Must(f.t, err)
 	return awstest.Credentials{
 		AccessKeyID: *out.Credentials.AccessKeyId, SecretAccessKey: *out.Credentials.SecretAccessKey,
 		SessionToken: *out.Credentials.SessionToken,

@@ -1,7 +1,6 @@
 package awstest_test
 
 import (
-	"context"
 	"fmt"
 	"strings"
 	"testing"
@@ -47,7 +46,7 @@ func TestAssumeRoleWithWebIdentity(t *testing.T) {
 	if *out.SubjectFromWebIdentityToken != subject || *out.Audience != stsTokens || *out.Provider != f.provider {
 		t.Errorf("subject %s, audience %s, provider %s", *out.SubjectFromWebIdentityToken, *out.Audience, *out.Provider)
 	}
-	caller, err := newSTS(f.cloud, f.session()).GetCallerIdentity(context.Background(), nil)
+	caller, err := newSTS(f.cloud, f.session()).GetCallerIdentity(t.Context(), nil)
 	testkit.Must(t, err)
 	if *caller.Arn != wantARN || *caller.Account != accountID {
 		t.Errorf("caller = %s of %s", *caller.Arn, *caller.Account)
@@ -309,11 +308,11 @@ func TestPrivateCANeedsItsThumbprint(t *testing.T) {
 	create := func(thumbprints ...string) {
 		t.Helper()
 		_, err := f.iam.DeleteOpenIDConnectProvider(
-			context.Background(),
+			t.Context(),
 			&iam.DeleteOpenIDConnectProviderInput{OpenIDConnectProviderArn: aws.String(provider)},
 		)
 		testkit.Must(t, err)
-		_, err = f.iam.CreateOpenIDConnectProvider(context.Background(), &iam.CreateOpenIDConnectProviderInput{
+		_, err = f.iam.CreateOpenIDConnectProvider(t.Context(), &iam.CreateOpenIDConnectProviderInput{
 			Url: aws.String(signer.Issuer), ClientIDList: []string{stsTokens}, ThumbprintList: thumbprints,
 		})
 		testkit.Must(t, err)
@@ -381,7 +380,7 @@ func TestTokensExpireOnTheDoublesClock(t *testing.T) {
 
 func TestChainedRoles(t *testing.T) {
 	f := newFixture(t)
-	ctx := context.Background()
+	ctx := t.Context()
 	other := f.cloud.Account("444455556666")
 	client := iam.NewFromConfig(f.cloud.Config(other.AdminCredentials(), region))
 	second, err := client.CreateRole(ctx, &iam.CreateRoleInput{

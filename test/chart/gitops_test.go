@@ -55,7 +55,7 @@ commonAnnotations: {example.com/owner: platform}
 	} {
 		t.Run(tool.name, func(t *testing.T) {
 			tool.test(t, values)
-			testkit.EventuallyEmpty(t, func() string { return cmp.Diff(before, f.everything(t)) })
+			f.eventually(t, before)
 		})
 	}
 }

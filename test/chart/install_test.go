@@ -247,7 +247,13 @@ func (f *fixture) testUninstall(t *testing.T, before map[string]string) {
 		t.Errorf("the webhook's registration is left behind: %v", err)
 	}
 	// Pods and ReplicaSets go with the garbage collector.
-	testkit.EventuallyEmpty(t, func() string { return cmp.Diff(before, f.everything(t)) })
+	f.eventually(t, before)
+}
+
+// eventually waits until the cluster holds exactly that, see [fixture.everything].
+func (f *fixture) eventually(t *testing.T, everything map[string]string) {
+	t.Helper()
+	testkit.EventuallyEmpty(t, func() string { return cmp.Diff(everything, f.everything(t)) })
 }
 
 // settled is everything once the controllers have finished what a start brings.

@@ -10,7 +10,6 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/iam"
-	"github.com/google/go-cmp/cmp"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/ampbridge/ampbridge/test/cluster"
@@ -49,7 +48,7 @@ func TestUpgradesInACluster(t *testing.T) {
 			); err == nil {
 				f.testUninstall(t, before)
 			} else {
-				testkit.EventuallyEmpty(t, func() string { return cmp.Diff(before, f.everything(t)) })
+				f.eventually(t, before)
 			}
 		})
 	}

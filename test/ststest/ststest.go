@@ -3,9 +3,7 @@
 package ststest
 
 import (
-	"context"
 	"fmt"
-	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -17,6 +15,7 @@ import (
 
 	"github.com/ampbridge/ampbridge/policy"
 	"github.com/ampbridge/ampbridge/test/awstest"
+	"github.com/ampbridge/ampbridge/test/testkit"
 )
 
 // The identity of the pod under test.
@@ -51,9 +50,8 @@ func Start(tb testing.TB, options awstest.Options) *STS {
 		Token:  filepath.Join(tb.TempDir(), "token"),
 		signer: awstest.NewSigner(Issuer, jose.RS256),
 	}
-	if _, err := s.RegisterIssuer(Issuer, s.signer, awstest.PublicCA); err != nil {
-		tb.Fatal(err)
-	}
+	_, err := s.RegisterIssuer(Issuer, s.signer, awstest.PublicCA)
+	testkit.Must(tb, err)
 	s.WriteToken(tb, s.signer.Token(Subject.String(), Audience))
 	return s
 }
@@ -61,9 +59,7 @@ func Start(tb testing.TB, options awstest.Options) *STS {
 // WriteToken replaces the pod's token.
 func (s *STS) WriteToken(tb testing.TB, token string) {
 	tb.Helper()
-	if err := os.WriteFile(s.Token, []byte(token), 0o600); err != nil {
-		tb.Fatal(err)
-	}
+	testkit.WriteFile(tb, s.Token, token)
 }
 
 // ExpiredToken is the pod's token as it was two hours ago.
@@ -83,7 +79,7 @@ func (s *STS) Role(tb testing.TB, account, name string, longest int32) string {
 	tb.Helper()
 	client := s.iam(account)
 	provider := policy.Issuer(Issuer).ProviderARN("aws", account)
-	_, err := client.CreateOpenIDConnectProvider(context.Background(), &iam.CreateOpenIDConnectProviderInput{
+	_, err := client.CreateOpenIDConnectProvider(tb.Context(), &iam.CreateOpenIDConnectProviderInput{
 		Url: aws.String(Issuer), ClientIDList: []string{Audience},
 	})
 	if err != nil && !strings.Contains(err.Error(), "EntityAlreadyExists") {
@@ -129,21 +125,18 @@ func (s *STS) iam(account string) *iam.Client {
 
 func (s *STS) create(tb testing.TB, client *iam.Client, name, trust string, longest int32) string {
 	tb.Helper()
-	out, err := client.CreateRole(context.Background(), &iam.CreateRoleInput{
+	out, err := client.CreateRole(tb.Context(), &iam.CreateRoleInput{
 		RoleName: &name, Path: aws.String("/ampbridge/"), AssumeRolePolicyDocument: &trust,
 		MaxSessionDuration: &longest,
 	})
-	if err != nil {
-		tb.Fatal(err)
-	}
+	testkit.Must(tb, err)
 	return *out.Role.Arn
 }
 
 func (s *STS) allow(tb testing.TB, client *iam.Client, name, document string) {
 	tb.Helper()
-	if _, err := client.PutRolePolicy(context.Background(), &iam.PutRolePolicyInput{
+	_, err := client.PutRolePolicy(tb.Context(), &iam.PutRolePolicyInput{
 		RoleName: &name, PolicyName: aws.String("write"), PolicyDocument: &document,
-	}); err != nil {
-		tb.Fatal(err)
-	}
+	})
+	testkit.Must(tb, err)
 }
