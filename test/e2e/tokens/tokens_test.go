@@ -15,6 +15,7 @@ import (
 	"github.com/go-jose/go-jose/v4"
 
 	"github.com/ampbridge/ampbridge/test/awstest"
+	"github.com/ampbridge/ampbridge/test/cluster"
 	"github.com/ampbridge/ampbridge/test/env"
 	"github.com/ampbridge/ampbridge/test/remotewrite"
 	"github.com/ampbridge/ampbridge/test/testkit"
@@ -24,7 +25,7 @@ import (
 // It runs with an EKS issuer and with an AKS issuer, in which the trailing slash matters.
 func TestTokens(t *testing.T) {
 	for platform, issuer := range map[string]string{
-		"EKS": "https://oidc.eks.eu-west-1.amazonaws.com/id/0123456789ABCDEF0123456789ABCDEF",
+		"EKS": cluster.DefaultIssuer,
 		"AKS": "https://westeurope.oic.prod-aks.azure.com/0a0a0a0a-1111-2222-3333-444455556666/7b7b7b7b-1111-2222-3333-444455556666/",
 	} {
 		t.Run(platform, func(t *testing.T) {

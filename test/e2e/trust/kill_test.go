@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
-	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -22,8 +21,8 @@ type executioner struct {
 
 	mu     sync.Mutex
 	calls  int
-	after  int // 0 for never
-	victim *os.Process
+	after  int          // 0 for never
+	kill   func() error // kills sync
 	killed bool
 }
 
@@ -38,7 +37,7 @@ func (e *executioner) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	e.aws.ServeHTTP(httptest.NewRecorder(), r)
 	e.mu.Lock()
-	e.killed = e.victim.Kill() == nil
+	e.killed = e.kill() == nil
 	e.mu.Unlock()
 	<-r.Context().Done() // the connection ends with sync
 }
@@ -56,8 +55,8 @@ func (m *member) execute(n int) (calls int, killed bool) {
 	}
 	cmd := m.command(context.WithoutCancel(m.Context()), more...)
 	e.mu.Lock()
+	e.kill = func() error { return cmd.Process.Kill() }
 	err := cmd.Start()
-	e.victim = cmd.Process
 	e.mu.Unlock()
 	m.must(nil, err)
 	err = cmd.Wait()
