@@ -1,17 +1,15 @@
 package rotation_test
 
 import (
-	"bufio"
 	"bytes"
 	"fmt"
-	"io"
-	"net/http"
 	"os/exec"
 	"strconv"
 	"strings"
 	"syscall"
 	"testing"
 
+	"github.com/ampbridge/ampbridge/test/metricstest"
 	"github.com/ampbridge/ampbridge/test/testkit"
 	"github.com/ampbridge/ampbridge/test/tools"
 	"github.com/ampbridge/ampbridge/webhook/registration"
@@ -19,8 +17,7 @@ import (
 
 // The real command with its flags keeps its certificate and its memory budget.
 func TestProcess(t *testing.T) {
-	f := newFixture(t)
-	f.register(t, registration.DefaultName, service)
+	f := newRegistered(t)
 	kubeconfig, err := f.KubeconfigFor(t.Context(), home, "webhook")
 	testkit.Must(t, err)
 	program := tools.Build(t, "github.com/ampbridge/ampbridge/cmd/ampbridge")
@@ -42,11 +39,12 @@ func TestProcess(t *testing.T) {
 			t.Error("the log has a key")
 		}
 	})
-	testkit.Eventually(t, "ready", func() bool { ok, _ := r.ready(); return ok })
+	testkit.Eventually(t, "ready", func() bool { return r.ready() == nil })
 	if !f.stable(t, secret, registration.DefaultName) {
 		t.Errorf("ready, but not stable")
 	}
-	metrics := readMetrics(t, metricsAddr)
+	metrics, err := testkit.Get(t.Context(), "http://"+metricsAddr+"/metrics")
+	testkit.Must(t, err)
 	for name, want := range map[string]func(float64) bool{
 		"ampbridge_certificate_expiry_timestamp_seconds":  func(v float64) bool { return v > 1.7e9 },
 		"ampbridge_certificate_rotations_total":           func(v float64) bool { return v == 0 },
@@ -57,7 +55,7 @@ func TestProcess(t *testing.T) {
 		`ampbridge_certificate_state{state="retiring"}`:   func(v float64) bool { return v == 0 },
 		`ampbridge_certificate_state{state="none"}`:       func(v float64) bool { return v == 0 },
 	} {
-		if got, there := metrics[name]; !there || !want(got) {
+		if got, there := metricstest.Value(metrics, name); !there || !want(got) {
 			t.Errorf("%s: got %v (there: %v)", name, got, there)
 		}
 	}
@@ -77,19 +75,4 @@ func ownMemory(t *testing.T, pid int) int {
 	testkit.Must(t, err)
 	t.Logf("own memory: %d kB", number)
 	return number << 10
-}
-
-func readMetrics(t *testing.T, addr string) map[string]float64 {
-	t.Helper()
-	answer, err := http.Get("http://" + addr + "/metrics")
-	testkit.Must(t, err)
-	defer func() { _ = answer.Body.Close() }()
-	values := map[string]float64{}
-	for lines := bufio.NewScanner(io.LimitReader(answer.Body, 1<<20)); lines.Scan(); {
-		name, value, _ := strings.Cut(lines.Text(), " ")
-		if number, err := strconv.ParseFloat(value, 64); err == nil {
-			values[name] = number
-		}
-	}
-	return values
 }

@@ -13,15 +13,14 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/client-go/kubernetes"
 
+	"github.com/ampbridge/ampbridge/test/cluster"
 	"github.com/ampbridge/ampbridge/test/testkit"
 	"github.com/ampbridge/ampbridge/webhook/registration"
 )
 
 func TestRotation(t *testing.T) {
-	f := newFixture(t)
-	f.register(t, registration.DefaultName, service)
+	f := newRegistered(t)
 	registered := f.configuration(t, registration.DefaultName)
 	replicas := []*replica{f.start(t, "first-0", false), f.start(t, "first-1", true)}
 	f.eventuallyInjected(t)
@@ -110,9 +109,8 @@ func (f *fixture) testUnderLoad(t *testing.T, replicas []*replica) {
 }
 
 // Changes of users and tools to the Secret and to the configuration are repaired.
-func TestMended(t *testing.T) {
-	f := newFixture(t)
-	f.register(t, registration.DefaultName, service)
+func TestRepaired(t *testing.T) {
+	f := newRegistered(t)
 	r := f.start(t, "a", false)
 	f.eventuallyInjected(t)
 	registered := f.configuration(t, registration.DefaultName)
@@ -156,8 +154,8 @@ func TestMended(t *testing.T) {
 		client := f.Client().AdmissionregistrationV1().MutatingWebhookConfigurations()
 		testkit.Must(t, client.Delete(t.Context(), registration.DefaultName, metav1.DeleteOptions{}))
 		testkit.Eventually(t, "not ready, with the reason", func() bool {
-			ok, why := r.ready()
-			return !ok && strings.Contains(why, "there is no MutatingWebhookConfiguration ampbridge")
+			err := r.ready()
+			return err != nil && strings.Contains(err.Error(), "there is no MutatingWebhookConfiguration ampbridge")
 		})
 		object := registered.DeepCopy()
 		object.ResourceVersion, object.UID = "", ""
@@ -166,7 +164,7 @@ func TestMended(t *testing.T) {
 		}
 		_, err := client.Create(t.Context(), object, metav1.CreateOptions{})
 		testkit.Must(t, err)
-		testkit.Eventually(t, "ready", func() bool { ok, _ := r.ready(); return ok })
+		testkit.Eventually(t, "ready", func() bool { return r.ready() == nil })
 		f.eventuallyInjected(t)
 	})
 	t.Run("another program removes the bundle repeatedly", func(t *testing.T) {
@@ -223,13 +221,11 @@ func TestMended(t *testing.T) {
 
 // The webhook's identity can create its own Secret and no other.
 func TestRightsAreNarrow(t *testing.T) {
-	f := newFixture(t)
-	f.register(t, registration.DefaultName, service)
+	f := newRegistered(t)
 	f.register(t, "another", "another")
-	client, err := kubernetes.NewForConfig(f.config)
-	testkit.Must(t, err)
+	client := cluster.ClientFor(t, f.config)
 	other := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "other"}}
-	_, err = f.Client().CoreV1().Secrets(home).Create(t.Context(), other, metav1.CreateOptions{})
+	_, err := f.Client().CoreV1().Secrets(home).Create(t.Context(), other, metav1.CreateOptions{})
 	testkit.Must(t, err)
 	nothing := []byte(`{"metadata":{"labels":{"touched":"yes"}}}`)
 	ctx, secrets, configurations := t.Context(), client.CoreV1().Secrets(

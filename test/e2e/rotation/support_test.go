@@ -5,7 +5,6 @@ package rotation_test
 import (
 	"context"
 	"fmt"
-	"io"
 	"log/slog"
 	"net/http"
 	"path/filepath"
@@ -23,7 +22,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/rest"
 
-	"github.com/ampbridge/ampbridge/policy"
 	"github.com/ampbridge/ampbridge/test/cluster"
 	"github.com/ampbridge/ampbridge/test/policytest"
 	"github.com/ampbridge/ampbridge/test/testkit"
@@ -34,7 +32,7 @@ import (
 )
 
 const (
-	image    = "registry.example.com/ampbridge:v1"
+	image    = webhooktest.Image
 	home     = "ampbridge-system"
 	tenant   = "monitoring"
 	account  = "prometheus"
@@ -69,9 +67,16 @@ func newFixture(t *testing.T) *fixture {
 	}
 	testkit.WriteFile(t, f.policyFile, policytest.Granting(account, tenant))
 	testkit.Must(t, f.Namespace(t.Context(), home, nil))
-	testkit.Must(t, f.Namespace(t.Context(), tenant, map[string]string{policy.LabelInjection: string(policy.InjectionEnabled)}))
-	testkit.Must(t, f.ServiceAccount(t.Context(), tenant, account))
+	webhooktest.Namespace(t, f.Cluster, tenant, account)
 	f.config = f.identity(t, "webhook", secret, registration.DefaultName)
+	return f
+}
+
+// newRegistered is [newFixture] with the Service and the configuration of the webhook.
+func newRegistered(t *testing.T) *fixture {
+	t.Helper()
+	f := newFixture(t)
+	f.register(t, registration.DefaultName, service)
 	return f
 }
 
@@ -79,30 +84,16 @@ func newFixture(t *testing.T) *fixture {
 // the handlers need.
 func (f *fixture) identity(t *testing.T, name, secret, configuration string) *rest.Config {
 	t.Helper()
-	testkit.Must(t, f.Identity(t.Context(), home, name, cluster.Rights{
-		Cluster: []rbacv1.PolicyRule{
-			{APIGroups: []string{""}, Resources: []string{"serviceaccounts"}, Verbs: []string{"get"}},
-			{APIGroups: []string{""}, Resources: []string{"limitranges", "resourcequotas"}, Verbs: []string{"list"}},
-			{
-				APIGroups:     []string{"admissionregistration.k8s.io"},
-				Resources:     []string{"mutatingwebhookconfigurations"},
-				ResourceNames: []string{configuration},
-				Verbs:         []string{"get", "watch", "patch"},
-			},
-		},
-		Namespace: []rbacv1.PolicyRule{
-			{
-				APIGroups:     []string{""},
-				Resources:     []string{"secrets"},
-				ResourceNames: []string{secret},
-				Verbs:         []string{"get", "watch", "update", "patch", "create"},
-			},
-			{APIGroups: []string{""}, Resources: []string{"configmaps"}, ResourceNames: []string{"ampbridge-breaker"}, Verbs: []string{"get"}},
-		},
-	}))
-	config, err := f.As(t.Context(), home, name)
-	testkit.Must(t, err)
-	return config
+	rights := webhooktest.Rights()
+	rights.Cluster = append(rights.Cluster, rbacv1.PolicyRule{
+		APIGroups:     []string{"admissionregistration.k8s.io"},
+		Resources:     []string{"mutatingwebhookconfigurations"},
+		ResourceNames: []string{configuration},
+		Verbs:         []string{"get", "watch", "patch"},
+	})
+	rights.Namespace = append(rights.Namespace,
+		webhooktest.AllowNamed(secret, "secrets", "get", "watch", "update", "patch", "create"))
+	return webhooktest.Identity(t, f.Cluster, home, name, rights)
 }
 
 // register creates the Service and the configuration without a CA bundle, as Helm does, with one more entry
@@ -229,7 +220,7 @@ func (f *fixture) start(t *testing.T, name string, late bool) *replica {
 		}
 		close(r.done)
 	})
-	testkit.Eventually(t, name+" is ready", func() bool { ok, _ := r.ready(); return ok })
+	testkit.Eventually(t, name+" is ready", func() bool { return r.ready() == nil })
 	testkit.Must(t, f.Endpoint(t.Context(), home, name, service, portName, r.addr))
 	f.join(r.addr)
 	return r
@@ -256,14 +247,10 @@ func (f *fixture) end(t *testing.T, r *replica) {
 	r.done <- nil
 }
 
-func (r *replica) ready() (bool, string) {
-	answer, err := http.Get("http://" + r.health + "/readyz")
-	if err != nil {
-		return false, err.Error()
-	}
-	defer func() { _ = answer.Body.Close() }()
-	text, err := io.ReadAll(answer.Body)
-	return err == nil && answer.StatusCode == http.StatusOK, string(text)
+// ready returns the reason why the replica is not ready; nil if it is.
+func (r *replica) ready() error {
+	_, err := testkit.Get(context.Background(), "http://"+r.health+"/readyz")
+	return err
 }
 
 // admit creates a Prometheus pod, and reports whether it is injected.
