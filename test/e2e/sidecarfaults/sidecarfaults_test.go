@@ -11,9 +11,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -98,8 +96,10 @@ func crashing(t *testing.T, e *env.Env) string {
 	e.AddImage(kubelet.Image{Match: image, Binaries: map[string]string{"/config-sidecar": program}, User: 65534})
 	p := startWith(t, e, "crashing", image+":v1")
 	p.eventually("the sidecar to have crashed three times", func() bool { return len(p.Sidecar().ExitCodes()) >= 3 })
-	if codes := p.Sidecar().ExitCodes(); slices.ContainsFunc(codes, func(code int32) bool { return code != 1 }) {
-		t.Errorf("the sidecar ended with %v, not with its own 1", codes)
+	for _, code := range p.Sidecar().ExitCodes() {
+		if code != 1 {
+			t.Errorf("the sidecar ended with %d, not with its own 1", code)
+		}
 	}
 	p.held()
 	return held
@@ -183,12 +183,8 @@ func (p *subject) token() string {
 }
 
 func portTaken(t *testing.T, e *env.Env) string {
-	ctx, release := context.WithCancel(t.Context())
-	var taker sync.WaitGroup
-	defer taker.Wait()
-	defer release()
 	// Pods share the host's network here. Until this test gets the port, the sidecar of another test has it.
-	taker.Go(func() { take(ctx, ":9095") })
+	testkit.Run(t, "another program on the port", func(ctx context.Context) error { return take(ctx, ":9095") })
 	p := start(t, e, "port-taken", nil)
 	p.ready()
 	p.flowing()
@@ -200,17 +196,17 @@ func portTaken(t *testing.T, e *env.Env) string {
 }
 
 // take listens on the address as soon as it can, until ctx ends.
-func take(ctx context.Context, address string) {
+func take(ctx context.Context, address string) error {
 	for ctx.Err() == nil {
 		var config net.ListenConfig
 		socket, err := config.Listen(ctx, "tcp", address)
 		if err == nil {
 			<-ctx.Done()
-			_ = socket.Close() // nothing was written to it
-			return
+			return socket.Close()
 		}
 		time.Sleep(5 * time.Millisecond)
 	}
+	return nil
 }
 
 // The containers have no capabilities, so the directory's mode applies to them, whichever user runs the test.
