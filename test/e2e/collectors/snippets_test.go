@@ -4,7 +4,6 @@ package collectors_test
 
 import (
 	"context"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -30,9 +29,7 @@ func snippets(t *testing.T, program string) map[string]string {
 	}
 	texts := map[string]string{}
 	for _, file := range files {
-		text, err := os.ReadFile(file)
-		testkit.Must(t, err)
-		texts[strings.Split(filepath.Base(file), ".")[1]] = string(text)
+		texts[strings.Split(filepath.Base(file), ".")[1]] = testkit.ReadFile(t, file)
 	}
 	return texts
 }
@@ -48,12 +45,11 @@ var filled = strings.NewReplacer("{cell}", "writer", "{target}", "127.0.0.1:9090
 // TestCollectorTakesItsSnippets: `otelcol validate` takes each, beside a configuration that scrapes.
 func TestCollectorTakesItsSnippets(t *testing.T) {
 	program := tools.Path(t, "otelcol")
-	password := filepath.Join(t.TempDir(), "relay-password")
-	testkit.Must(t, os.WriteFile(password, []byte("secret"), 0o600))
+	password := testkit.TempFile(t, "relay-password", "secret")
 	validate := func(ctx context.Context, text string) (string, error) {
 		dir := t.TempDir()
 		for name, content := range map[string]string{"config.yml": filled.Replace(collector), "snippet.yml": text} {
-			testkit.Must(t, os.WriteFile(filepath.Join(dir, name), []byte(content), 0o600))
+			testkit.WriteFile(t, filepath.Join(dir, name), content)
 		}
 		cmd := exec.CommandContext(ctx, program, "validate", "--config="+dir+"/config.yml", "--config="+dir+"/snippet.yml")
 		cmd.Env = []string{"AWS_ACCESS_KEY_ID=AKIDEXAMPLE", "AWS_SECRET_ACCESS_KEY=secret", "AWS_EC2_METADATA_DISABLED=true"}
@@ -85,7 +81,7 @@ func TestVmagentTakesItsSnippets(t *testing.T) {
 	program := tools.Path(t, "vmagent")
 	dir := t.TempDir()
 	for name, content := range map[string]string{"scrape.yml": filled.Replace(scrape), "password": "secret"} {
-		testkit.Must(t, os.WriteFile(filepath.Join(dir, name), []byte(content), 0o600))
+		testkit.WriteFile(t, filepath.Join(dir, name), content)
 	}
 	expand := strings.NewReplacer("$("+sidecarconfig.WriteURLVariable+")", variables[sidecarconfig.WriteURLVariable],
 		"$("+sidecarconfig.WriteUserVariable+")", variables[sidecarconfig.WriteUserVariable],

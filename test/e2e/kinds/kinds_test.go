@@ -8,7 +8,6 @@ package kinds_test
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"strings"
 	"testing"
@@ -135,11 +134,11 @@ func conforms(t *testing.T, f *fixture, r row) {
 	a := asked{TB: t, name: r.name, tag: r.tag, config: configuration("first-"+r.name, ports), ports: ports}
 	m, err := r.create(f, a)
 	testkit.Must(t, err)
-	var mark inject.Injected
-	if err := json.Unmarshal([]byte(m.pod.Annotations[inject.AnnotationInjected]), &mark); err != nil {
-		log, _ := f.WebhookLog()
-		t.Fatalf("the pod is not injected: %v\n%s", err, log)
+	if !env.Injected(m.pod) {
+		log, err := f.WebhookLog()
+		t.Fatalf("the pod is not injected (%v)\n%s", err, log)
 	}
+	mark := injection(t, m.pod)
 	if mark.Reload != r.reload {
 		t.Errorf("reload is %q, want %q", mark.Reload, r.reload)
 	}

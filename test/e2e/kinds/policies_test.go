@@ -1,16 +1,16 @@
 package kinds_test
 
 import (
-	"encoding/json"
+	"fmt"
 	"strings"
 	"testing"
-	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/ampbridge/ampbridge/test/env"
 	"github.com/ampbridge/ampbridge/test/testkit"
+	"github.com/ampbridge/ampbridge/test/webhooktest"
 	"github.com/ampbridge/ampbridge/webhook/inject"
 )
 
@@ -25,47 +25,29 @@ func (f *fixture) start(t *testing.T, name, tag string, ports env.Ports, change 
 // newPolicy writes a policy and waits until the webhook has read it, which happens with a short delay.
 func (f *fixture) newPolicy(t *testing.T, text string) {
 	t.Helper()
-	injection := func() (mark inject.Injected) {
-		pod := &corev1.Pod{
-			ObjectMeta: metav1.ObjectMeta{Name: "which-policy", Namespace: env.Namespace},
-			Spec: corev1.PodSpec{
-				ServiceAccountName: env.ServiceAccount,
-				Containers: []corev1.Container{
-					{
-						Name:         "main",
-						Image:        "prometheus/prometheus",
-						VolumeMounts: []corev1.VolumeMount{{Name: "config", MountPath: "/etc/prometheus"}},
-					},
-				},
-				Volumes: []corev1.Volume{
-					{
-						Name: "config",
-						VolumeSource: corev1.VolumeSource{
-							ConfigMap: &corev1.ConfigMapVolumeSource{LocalObjectReference: corev1.LocalObjectReference{Name: "any"}},
-						},
-					},
-				},
-			},
-		}
-		admitted, err := f.Cluster.Client().CoreV1().Pods(
-			env.Namespace,
-		).Create(
-			t.Context(),
-			pod,
-			metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}},
-		)
+	pods := f.Cluster.Client().CoreV1().Pods(env.Namespace)
+	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "which-policy"}, Spec: webhooktest.Prometheus(env.ServiceAccount)}
+	revision := func() string {
+		admitted, err := pods.Create(t.Context(), pod, metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
 		testkit.Must(t, err)
-		testkit.Must(t, json.Unmarshal([]byte(admitted.Annotations[inject.AnnotationInjected]), &mark))
-		return mark
+		return injection(t, admitted).Policy
 	}
-	before := injection().Policy
+	before := revision()
 	testkit.Must(t, f.SetPolicy(text))
-	for deadline := time.Now().Add(testkit.Timeout); injection().Policy == before; time.Sleep(200 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			log, err := f.WebhookLog()
-			t.Fatalf("the webhook does not take the new policy (%v)\n%s", err, log)
+	testkit.EventuallyEmpty(t, func() string {
+		if revision() != before {
+			return ""
 		}
-	}
+		log, err := f.WebhookLog()
+		return fmt.Sprintf("the webhook does not take the new policy (%v)\n%s", err, log)
+	})
+}
+
+// injection returns what the webhook has noted in an injected pod.
+func injection(t *testing.T, pod *corev1.Pod) (mark inject.Injected) {
+	t.Helper()
+	testkit.DecodeJSON(t, pod.Annotations[inject.AnnotationInjected], &mark)
+	return mark
 }
 
 // twoAccounts writes to workspaces of two accounts. At first one account denies access, which must not affect

@@ -5,9 +5,8 @@ package operator_test
 import (
 	"bytes"
 	"compress/gzip"
-	"encoding/json"
+	"errors"
 	"fmt"
-	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -43,10 +42,8 @@ func gzipped(t *testing.T, content []byte) []byte {
 	t.Helper()
 	var b bytes.Buffer
 	w := gzip.NewWriter(&b)
-	if _, err := w.Write(content); err != nil {
-		t.Fatal(err)
-	}
-	testkit.Must(t, w.Close())
+	_, err := w.Write(content)
+	testkit.Must(t, errors.Join(err, w.Close()))
 	return b.Bytes()
 }
 
@@ -54,10 +51,8 @@ func gzipped(t *testing.T, content []byte) []byte {
 // replaced by free ports of this machine. What the API server added and the web configuration are removed.
 func operatorPod(t *testing.T, port int) *corev1.Pod {
 	t.Helper()
-	data, err := os.ReadFile("../../../webhook/inject/testdata/operator.in.json")
-	testkit.Must(t, err)
 	pod := &corev1.Pod{}
-	testkit.Must(t, json.Unmarshal(data, pod))
+	testkit.DecodeJSON(t, testkit.ReadFile(t, "../../../webhook/inject/testdata/operator.in.json"), pod)
 	pod.OwnerReferences = nil
 	env.SetPort(pod, port)
 	dropped := func(name string) bool { return strings.HasPrefix(name, "kube-api-access-") || name == "web-config" }
@@ -96,11 +91,7 @@ func operatorPod(t *testing.T, port int) *corev1.Pod {
 func TestOperatorsSecret(t *testing.T) {
 	ctx := t.Context()
 	e := env.Start(t, env.Options{})
-	if err := e.SetPolicy(
-		strings.Replace(e.Policy(), "serviceAccounts: [prometheus]", "serviceAccounts: [prometheus-k8s]", 1),
-	); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, e.SetPolicy(strings.Replace(e.Policy(), "serviceAccounts: [prometheus]", "serviceAccounts: [prometheus-k8s]", 1)))
 	testkit.Must(t, e.CreateServiceAccount(ctx, env.Namespace, "prometheus-k8s"))
 	if out, err := e.Sync(ctx); err != nil {
 		t.Fatal(out, err)
@@ -141,9 +132,8 @@ func TestOperatorsSecret(t *testing.T) {
 
 	// When the operator changes its Secret, the change must be live together with the block.
 	secret.Data["prometheus.yaml.gz"] = gzipped(t, configuration(port, "second"))
-	if _, err := client.Secrets(env.Namespace).Update(ctx, secret, metav1.UpdateOptions{}); err != nil {
-		t.Fatal(err)
-	}
+	_, err = client.Secrets(env.Namespace).Update(ctx, secret, metav1.UpdateOptions{})
+	testkit.Must(t, err)
 	arrives("second")
 	if n := p.Pod.Container("prometheus").Restarts(); n != 0 {
 		t.Errorf("Prometheus restarted %d times", n)
