@@ -145,13 +145,13 @@ func (b *bridge) assumeRole(role, namespace, name string) error {
 	b.must(err)
 	client := sts.NewFromConfig(aws.Config{Region: region, BaseEndpoint: &b.cloud.URL})
 	_, err = client.AssumeRoleWithWebIdentity(b.ctx, &sts.AssumeRoleWithWebIdentityInput{
-		RoleArn: &role, RoleSessionName: new("test"), WebIdentityToken: &token, DurationSeconds: new(int32(6 * 3600)),
+		RoleArn: &role, RoleSessionName: aws.String("test"), WebIdentityToken: &token, DurationSeconds: aws.Int32(6 * 3600),
 	})
 	return err
 }
 
 func (b *bridge) admin() *iam.Client {
-	return b.account.IAM()
+	return iam.NewFromConfig(b.cloud.Config(b.account.AdminCredentials(), region))
 }
 
 func TestSync(t *testing.T) {
@@ -207,7 +207,7 @@ func TestSync(t *testing.T) {
 
 	t.Run("what others made is refused and left alone", func(t *testing.T) {
 		b := b.aws(t)
-		_, err := b.admin().CreateRole(b.ctx, &iam.CreateRoleInput{RoleName: new(roleName), AssumeRolePolicyDocument: new(
+		_, err := b.admin().CreateRole(b.ctx, &iam.CreateRoleInput{RoleName: aws.String(roleName), AssumeRolePolicyDocument: aws.String(
 			`{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":{"AWS":"111122223333"},"Action":"sts:AssumeRole"}]}`)})
 		b.must(err)
 		output, _, writes, err := b.sync(policyText, nil)

@@ -4,6 +4,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/iam"
 
 	"github.com/ampbridge/ampbridge/cmd/internal/reconcile"
@@ -47,7 +48,7 @@ func TestRemove(t *testing.T) {
 			t.Errorf("roles left: %s", got)
 		}
 
-		_, err = b.admin().DeleteRole(b.ctx, &iam.DeleteRoleInput{RoleName: new("irsa")})
+		_, err = b.admin().DeleteRole(b.ctx, &iam.DeleteRoleInput{RoleName: aws.String("irsa")})
 		b.must(err)
 		output, _, writes, err = b.sync(renamed, confirmed)
 		if err != nil || writes != 1 {
@@ -88,7 +89,7 @@ func TestRemove(t *testing.T) {
 		b.inSync(policyText, 3)
 		_, err := b.admin().PutRolePolicy(
 			b.ctx,
-			&iam.PutRolePolicyInput{RoleName: new(roleName), PolicyName: new("by-hand"), PolicyDocument: new(
+			&iam.PutRolePolicyInput{RoleName: aws.String(roleName), PolicyName: aws.String("by-hand"), PolicyDocument: aws.String(
 				`{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"s3:*","Resource":"*"}]}`)},
 		)
 		b.must(err)
@@ -117,7 +118,7 @@ func TestRemove(t *testing.T) {
 
 func (b *bridge) foreignRole(path, name, principal, action string) {
 	b.Helper()
-	_, err := b.admin().CreateRole(b.ctx, &iam.CreateRoleInput{Path: &path, RoleName: &name, AssumeRolePolicyDocument: new(
+	_, err := b.admin().CreateRole(b.ctx, &iam.CreateRoleInput{Path: &path, RoleName: &name, AssumeRolePolicyDocument: aws.String(
 		`{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":` + principal + `,"Action":"` + action + `"}]}`)})
 	b.must(err)
 }
@@ -128,7 +129,7 @@ func (b *bridge) roles() string {
 	b.must(err)
 	var names []string
 	for _, r := range list.Roles {
-		names = append(names, *r.RoleName)
+		names = append(names, aws.ToString(r.RoleName))
 	}
 	return strings.Join(names, " ")
 }

@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/iam"
 
 	"github.com/ampbridge/ampbridge/cmd/internal/reconcile"
@@ -86,15 +87,15 @@ func TestARoleForEachServiceAccount(t *testing.T) {
 		b := b.aws(t)
 		p := b.control(strings.Replace(each, "trust: {", "trust: {interval: 1s, ", 1))
 		b.eventually("in sync", p.inSync)
-		name := new(strings.TrimPrefix(roleOf("prometheus-42"), "arn:aws:iam::111122223333:role/ampbridge/dev/"))
-		_, err := b.admin().UpdateAssumeRolePolicy(b.ctx, &iam.UpdateAssumeRolePolicyInput{RoleName: name, PolicyDocument: new(
+		name := aws.String(strings.TrimPrefix(roleOf("prometheus-42"), "arn:aws:iam::111122223333:role/ampbridge/dev/"))
+		_, err := b.admin().UpdateAssumeRolePolicy(b.ctx, &iam.UpdateAssumeRolePolicyInput{RoleName: name, PolicyDocument: aws.String(
 			`{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":{"AWS":"111122223333"},"Action":"sts:AssumeRole"}]}`)})
 		b.must(err)
 		before := b.cloud.Now()
 		b.eventually("trust is fixed at the next pass", func() bool {
 			r, err := b.admin().GetRole(b.ctx, &iam.GetRoleInput{RoleName: name})
 			b.must(err)
-			return strings.Contains(*r.Role.AssumeRolePolicyDocument, "prometheus-42")
+			return strings.Contains(aws.ToString(r.Role.AssumeRolePolicyDocument), "prometheus-42")
 		})
 		t.Logf("fixed after %v", b.cloud.Now().Sub(before))
 		_, err = b.admin().DeleteRolePermissionsBoundary(b.ctx, &iam.DeleteRolePermissionsBoundaryInput{RoleName: name})
@@ -104,7 +105,7 @@ func TestARoleForEachServiceAccount(t *testing.T) {
 			b.must(err)
 			return r.Role.PermissionsBoundary != nil
 		})
-		_, err = b.admin().DeleteRolePolicy(b.ctx, &iam.DeleteRolePolicyInput{RoleName: name, PolicyName: new("ampbridge")})
+		_, err = b.admin().DeleteRolePolicy(b.ctx, &iam.DeleteRolePolicyInput{RoleName: name, PolicyName: aws.String("ampbridge")})
 		b.must(err)
 		_, err = b.admin().DeleteRole(b.ctx, &iam.DeleteRoleInput{RoleName: name})
 		b.must(err)
@@ -135,7 +136,7 @@ func TestPreflight(t *testing.T) {
 		b.account.SetQuotas(func(q *awstest.Quotas) { q.Providers = 101 })
 		for n := range 100 {
 			_, err := b.admin().CreateOpenIDConnectProvider(b.ctx, &iam.CreateOpenIDConnectProviderInput{
-				Url: new(fmt.Sprintf("https://issuer.example/%d", n)), ThumbprintList: []string{strings.Repeat("0", 40)}})
+				Url: aws.String(fmt.Sprintf("https://issuer.example/%d", n)), ThumbprintList: []string{strings.Repeat("0", 40)}})
 			b.must(err)
 		}
 		refused(t, b, policyText, "tell sync with --provider-quota")
