@@ -2,26 +2,20 @@ package reconcile_test
 
 import (
 	"context"
-	"encoding/json"
 	"log/slog"
-	"net/http"
-	"regexp"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
 
-	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/iam"
 	iamtypes "github.com/aws/aws-sdk-go-v2/service/iam/types"
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/ampbridge/ampbridge/cmd/internal/reconcile"
-	"github.com/ampbridge/ampbridge/policy"
 	"github.com/ampbridge/ampbridge/test/awstest"
+	"github.com/ampbridge/ampbridge/test/metricstest"
 	"github.com/ampbridge/ampbridge/test/testkit"
 	"github.com/ampbridge/ampbridge/test/webhooktest"
 )
@@ -71,31 +65,25 @@ func (b *bridge) control(policyText string, changes ...func(*reconcile.Options))
 	return p
 }
 
-func get(url string) string {
-	body, err := testkit.Request(context.Background(), http.MethodGet, url)
+// get returns the body of an answer, or the error.
+func (p *process) get(url string) string {
+	text, err := testkit.Get(p.ctx, url)
 	if err != nil {
 		return err.Error()
 	}
-	return body
+	return text
 }
 
 // metric is the value of a sample as /metrics writes it; -1: there is none.
 func (p *process) metric(sample string) float64 {
-	text := get("http://" + p.options.MetricsAddr + "/metrics")
-	found := regexp.MustCompile(`(?m)^` + regexp.QuoteMeta(sample) + ` (\S+)$`).FindStringSubmatch(text)
-	if found == nil {
-		return -1
+	if value, ok := metricstest.Value(p.get("http://"+p.options.MetricsAddr+"/metrics"), sample); ok {
+		return value
 	}
-	value, err := strconv.ParseFloat(found[1], 64)
-	p.must(err)
-	return value
+	return -1
 }
 
 // ready is the answer of /readyz.
-func (p *process) ready() string {
-	body := get("http://" + p.options.HealthAddr + "/readyz")
-	return body
-}
+func (p *process) ready() string { return p.get("http://" + p.options.HealthAddr + "/readyz") }
 
 // leaseRights makes a service account that may read the state and has those
 // rights to the Lease.
@@ -266,13 +254,13 @@ func TestController(t *testing.T) {
 		b.eventually("in sync", p.inSync)
 		_, err := b.admin().PutRolePolicy(
 			b.ctx,
-			&iam.PutRolePolicyInput{RoleName: aws.String(roleName), PolicyName: aws.String("ampbridge"), PolicyDocument: aws.String(
+			&iam.PutRolePolicyInput{RoleName: new(roleName), PolicyName: new("ampbridge"), PolicyDocument: new(
 				`{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"aps:*","Resource":"*"}]}`)},
 		)
 		b.must(err)
 		b.eventually("drift is counted", func() bool { return p.metric("ampbridge_sync_drift_found_total") == 1 })
 		_, err = b.admin().TagRole(b.ctx, &iam.TagRoleInput{
-			RoleName: aws.String(roleName), Tags: []iamtypes.Tag{{Key: aws.String("team"), Value: aws.String("admins")}},
+			RoleName: new(roleName), Tags: []iamtypes.Tag{{Key: new("team"), Value: new("admins")}},
 		})
 		b.must(err)
 		b.eventually("a tag of somebody else is reported", func() bool {
@@ -336,7 +324,7 @@ func TestController(t *testing.T) {
 		b.eventually("the Lease is taken", func() bool {
 			lease, err := leases.Get(b.ctx, "ampbridge-sync", metav1.GetOptions{})
 			b.must(err)
-			lease.Spec.HolderIdentity = aws.String("somebody else")
+			lease.Spec.HolderIdentity = new("somebody else")
 			_, err = leases.Update(b.ctx, lease, metav1.UpdateOptions{})
 			return err == nil
 		})
@@ -415,20 +403,7 @@ func TestController(t *testing.T) {
 		b.serviceAccount("monitoring", "prometheus-late")
 		b.eventually("CapReached", func() bool { return b.eventsOf("prometheus-late") == "CapReached" })
 		b.serviceAccount("monitoring", "stranger")
-		annotate, err := json.Marshal(
-			map[string]any{"metadata": map[string]any{"annotations": map[string]string{policy.AnnotationInject: "true"}}},
-		)
-		b.must(err)
-		_, err = b.cluster.Client().CoreV1().ServiceAccounts(
-			"monitoring",
-		).Patch(
-			b.ctx,
-			"stranger",
-			types.MergePatchType,
-			annotate,
-			metav1.PatchOptions{},
-		)
-		b.must(err)
+		b.ask("stranger", "true")
 		b.eventually("NotGranted", func() bool { return b.eventsOf("stranger") == "NotGranted" })
 		if other := b.eventsOf("default"); other != "" {
 			t.Errorf("an account that did not ask has events: %s", other)
@@ -455,7 +430,7 @@ func TestController(t *testing.T) {
 // request calls nothing.
 func (p *process) showsStatus() {
 	p.Helper()
-	page := func() string { return get("http://" + p.options.StatusAddr + "/") }
+	page := func() string { return p.get("http://" + p.options.StatusAddr + "/") }
 	p.eventually("the page shows a pass and an audit", func() bool {
 		text := page()
 		return strings.Contains(text, "AWS is in sync with the policy") && strings.Contains(text, "prometheus-0")
