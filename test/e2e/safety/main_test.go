@@ -11,9 +11,12 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ampbridge/ampbridge/policy"
 	"github.com/ampbridge/ampbridge/test/awstest"
+	"github.com/ampbridge/ampbridge/test/barepod"
 	"github.com/ampbridge/ampbridge/test/env"
 	"github.com/ampbridge/ampbridge/test/kubelet"
+	"github.com/ampbridge/ampbridge/test/tools"
 )
 
 func TestMain(m *testing.M) { kubelet.Main(m) }
@@ -27,6 +30,25 @@ var faults = []struct {
 	{"denying", func(e *env.Env) func() { return e.Cloud.Fail("sts:*", awstest.Deny).Stop }},
 	{"hanging", func(e *env.Env) func() { return e.Cloud.Fail("sts:*", awstest.Hang).Stop }},
 	{"5xx", func(e *env.Env) func() { return e.Cloud.Fail("sts:*", awstest.ServerError).Stop }},
+}
+
+// startSigning starts a pod whose Prometheus signs its writes itself. Its sessions last that long.
+func startSigning(t *testing.T, life time.Duration) *barepod.Pod {
+	t.Helper()
+	site := barepod.New(t)
+	site.SetSessionLife(life)
+	p := site.Pod(t, newest(t, policy.DeliverySigV4))
+	p.Start(t)
+	if !p.Served("sigv4:") {
+		t.Fatal("Prometheus does not sign")
+	}
+	return p
+}
+
+// newest returns the options of a pod with the newest Prometheus.
+func newest(t *testing.T, delivery policy.Delivery) barepod.Options {
+	t.Helper()
+	return barepod.Options{Program: tools.Path(t, "prometheus"), Version: "3.15", Delivery: delivery}
 }
 
 // scraped returns how many samples of its own `up` Prometheus has scraped since a time.

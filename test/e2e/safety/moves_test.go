@@ -5,11 +5,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/ampbridge/ampbridge/policy"
 	"github.com/ampbridge/ampbridge/test/awstest"
 	"github.com/ampbridge/ampbridge/test/barepod"
 	"github.com/ampbridge/ampbridge/test/testkit"
-	"github.com/ampbridge/ampbridge/test/tools"
 )
 
 // TestMovesLoseNothing tests moves from sigv4 to the relay with a second fault. A session cannot be renewed,
@@ -55,16 +53,10 @@ func TestMovesLoseNothing(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			site := barepod.New(t)
-			site.SetSessionLife(life)
-			p := site.Pod(t, barepod.Options{Program: tools.Path(t, "prometheus"), Version: "3.15", Delivery: policy.DeliverySigV4})
-			p.Start(t)
+			p := startSigning(t, life)
 			stop := p.Fail("sts:*", awstest.Refuse)
 			defer stop()
 			defer p.Fail("aps:RemoteWrite", awstest.Slow(1500*time.Millisecond))()
-			if !p.Served("sigv4:") {
-				t.Fatal("Prometheus does not sign")
-			}
 			c.spoil(t, p)
 			testkit.Eventually(t, "the relay's block alone", func() bool { return !p.Served("sigv4:") && p.Served("password_file:") })
 			time.Sleep(5 * time.Second)

@@ -12,7 +12,6 @@ import (
 	"github.com/ampbridge/ampbridge/policy"
 	"github.com/ampbridge/ampbridge/test/barepod"
 	"github.com/ampbridge/ampbridge/test/testkit"
-	"github.com/ampbridge/ampbridge/test/tools"
 )
 
 var killFor = flag.Duration("kill-for", time.Minute, "how long the sidecar is killed every ten seconds")
@@ -21,7 +20,7 @@ var killFor = flag.Duration("kill-for", time.Minute, "how long the sidecar is ki
 func TestKilledEveryTenSeconds(t *testing.T) {
 	t.Parallel()
 	site := barepod.New(t)
-	p := site.Pod(t, barepod.Options{Program: tools.Path(t, "prometheus"), Version: "3.15", Delivery: policy.DeliveryRelay})
+	p := site.Pod(t, newest(t, policy.DeliveryRelay))
 	p.Start(t)
 	for begun := time.Now(); time.Since(begun) < *killFor; {
 		time.Sleep(10 * time.Second)
@@ -37,15 +36,9 @@ func TestKilledEveryTenSeconds(t *testing.T) {
 // single move the user's own files are replaced once.
 func TestInvalidConfigurationForThreeSessions(t *testing.T) {
 	t.Parallel()
-	site := barepod.New(t)
 	const life = 15 * time.Second
-	site.SetSessionLife(life)
-	p := site.Pod(t, barepod.Options{Program: tools.Path(t, "prometheus"), Version: "3.15", Delivery: policy.DeliverySigV4})
-	p.Start(t)
+	p := startSigning(t, life)
 	testkit.Eventually(t, "samples", func() bool { return p.Count() > 3 && len(p.Missing(1, 2)) == 0 })
-	if !p.Served("sigv4:") {
-		t.Fatal("Prometheus does not sign")
-	}
 
 	testkit.Must(t, p.SetConfig(barepod.Invalid))
 	testkit.Eventually(t, "a reload that fails", func() bool {
