@@ -5,7 +5,6 @@ package main_test
 import (
 	"context"
 	"errors"
-	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -233,7 +232,7 @@ func TestLivenessProbe(t *testing.T) {
 	}
 	p.signal(t, syscall.SIGSTOP)
 	testkit.Eventually(t, "it is stopped", func() bool {
-		return strings.Contains(testkit.ReadFile(t, fmt.Sprintf("/proc/%d/stat", p.cmd.Process.Pid)), ") T ")
+		return strings.Contains(testkit.ReadProcess(t, p.cmd.Process.Pid, "stat"), ") T ")
 	})
 	past := time.Now().Add(-3 * time.Minute) // so long does it hang
 	if err := os.Chtimes(heartbeat, past, past); err != nil {

@@ -2,9 +2,7 @@ package rotation_test
 
 import (
 	"bytes"
-	"fmt"
 	"os/exec"
-	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -61,18 +59,9 @@ func TestProcess(t *testing.T) {
 	}
 	// The rest of the budget of 40 MB is for pages of the program's file. The kernel decides how many of them
 	// are in memory.
-	if own := ownMemory(t, cmd.Process.Pid); own > 14<<20 {
+	own := testkit.ProcessMemory(t, cmd.Process.Pid, "RssAnon")
+	t.Logf("own memory: %d kB", own>>10)
+	if own > 14<<20 {
 		t.Errorf("the process's own memory: got %d bytes, want at most 14 MiB", own)
 	}
-}
-
-// ownMemory returns the resident memory of a process without pages of files, in bytes.
-func ownMemory(t *testing.T, pid int) int {
-	t.Helper()
-	status := testkit.ReadFile(t, fmt.Sprintf("/proc/%d/status", pid))
-	_, rest, _ := strings.Cut(status, "RssAnon:")
-	number, err := strconv.Atoi(strings.Fields(rest)[0])
-	testkit.Must(t, err)
-	t.Logf("own memory: %d kB", number)
-	return number << 10
 }
