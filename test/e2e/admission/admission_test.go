@@ -137,7 +137,7 @@ func disguise(pod *corev1.Pod) {
 
 // The calls are those that the API server itself counts.
 func (f *fixture) testNoCalls(t *testing.T) {
-	f.namespace(t, "test-quiet", policy.InjectionEnabled, nil)
+	webhooktest.Namespace(t, f.Cluster, "test-quiet")
 	f.namespace(t, "test-elsewhere", "", nil)
 	f.account(t, "test-elsewhere", "prometheus-server", nil)
 	before := f.podCalls(t)
@@ -166,8 +166,7 @@ func (f *fixture) testNoCalls(t *testing.T) {
 }
 
 func (f *fixture) testOperatorPod(t *testing.T) {
-	f.namespace(t, "test-operator", policy.InjectionEnabled, nil)
-	f.account(t, "test-operator", "prometheus-k8s", nil)
+	webhooktest.Namespace(t, f.Cluster, "test-operator", "prometheus-k8s")
 	pod := f.pod(t, "test-operator", operatorPod(t))
 	if !webhooktest.Injected(pod) {
 		t.Fatalf("not injected: %s", f.log)
@@ -185,7 +184,7 @@ func (f *fixture) testOperatorPod(t *testing.T) {
 
 // The service account is read live, so there is no outdated cache.
 func (f *fixture) testRace(t *testing.T) {
-	f.namespace(t, "test-race", policy.InjectionEnabled, nil)
+	webhooktest.Namespace(t, f.Cluster, "test-race")
 	const times = 200
 	got := 0
 	for i := range times {
@@ -204,8 +203,7 @@ func (f *fixture) testRace(t *testing.T) {
 
 func (f *fixture) testLimitRange(t *testing.T) {
 	const namespace = "test-limits"
-	f.namespace(t, namespace, policy.InjectionEnabled, nil)
-	f.account(t, namespace, "prometheus-server", nil)
+	webhooktest.Namespace(t, f.Cluster, namespace, "prometheus-server")
 	minimum := resources("100m", "200Mi")
 	_, err := f.Client().CoreV1().LimitRanges(namespace).Create(t.Context(), &corev1.LimitRange{
 		ObjectMeta: metav1.ObjectMeta{Name: "minimum"},
@@ -225,8 +223,7 @@ func (f *fixture) testLimitRange(t *testing.T) {
 
 func (f *fixture) testQuota(t *testing.T) {
 	const namespace = "test-quota"
-	f.namespace(t, namespace, policy.InjectionEnabled, nil)
-	f.account(t, namespace, "prometheus-server", nil)
+	webhooktest.Namespace(t, f.Cluster, namespace, "prometheus-server")
 	_, err := f.Client().CoreV1().ResourceQuotas(namespace).Create(t.Context(), &corev1.ResourceQuota{
 		ObjectMeta: metav1.ObjectMeta{Name: "limits"},
 		Spec:       corev1.ResourceQuotaSpec{Hard: corev1.ResourceList{corev1.ResourceLimitsCPU: resource.MustParse("4")}},
@@ -261,7 +258,7 @@ func (f *fixture) testRestricted(t *testing.T) {
 // again. Without that call it refuses some of the pods.
 func (f *fixture) testOtherWebhooks(t *testing.T) {
 	const namespace, outside = "test-others", "test-others-outside"
-	f.namespace(t, namespace, policy.InjectionEnabled, nil)
+	webhooktest.Namespace(t, f.Cluster, namespace)
 	f.namespace(t, outside, "", nil)
 	f.account(t, namespace, "prometheus-k8s", nil)
 	f.account(t, outside, "prometheus-k8s", nil)
@@ -308,8 +305,7 @@ func (f *fixture) testOtherWebhooks(t *testing.T) {
 
 func (f *fixture) testGuaranteed(t *testing.T) {
 	const namespace = "test-guaranteed"
-	f.namespace(t, namespace, policy.InjectionEnabled, nil)
-	f.account(t, namespace, "prometheus-server", nil)
+	webhooktest.Namespace(t, f.Cluster, namespace, "prometheus-server")
 	pod := chartPod(t)
 	for _, list := range [][]corev1.Container{pod.Spec.InitContainers, pod.Spec.Containers} {
 		for i := range list {
@@ -323,7 +319,7 @@ func (f *fixture) testGuaranteed(t *testing.T) {
 }
 
 func (f *fixture) testServiceAccount(t *testing.T) {
-	f.namespace(t, "test-accounts", policy.InjectionEnabled, nil)
+	webhooktest.Namespace(t, f.Cluster, "test-accounts")
 	const role = "arn:aws:iam::111122223333:role/ampbridge/dev-eks/ampbridge.dev-eks.central"
 	for name, want := range map[string]string{"prometheus-server": role, "web": ""} {
 		if got := f.account(t, "test-accounts", name, nil).Annotations[policy.AnnotationRoleARN]; got != want {
@@ -352,8 +348,7 @@ func (f *fixture) testExcluded(t *testing.T) {
 }
 
 func (f *fixture) testPaused(t *testing.T) {
-	f.namespace(t, "test-paused", policy.InjectionEnabled, nil)
-	f.account(t, "test-paused", "prometheus-server", nil)
+	webhooktest.Namespace(t, f.Cluster, "test-paused", "prometheus-server")
 	isInjected := func() bool {
 		pod, err := f.tryPod(t, "test-paused", chartPod(t), true)
 		testkit.Must(t, err)

@@ -12,6 +12,7 @@ import (
 
 	"github.com/ampbridge/ampbridge/policy"
 	"github.com/ampbridge/ampbridge/test/testkit"
+	"github.com/ampbridge/ampbridge/test/webhooktest"
 	"github.com/ampbridge/ampbridge/webhook/inject"
 )
 
@@ -19,7 +20,7 @@ import (
 // condition misses would be skipped without any message.
 func (f *fixture) testMatchCondition(t *testing.T) {
 	const namespace = "test-match"
-	f.namespace(t, namespace, policy.InjectionEnabled, nil)
+	webhooktest.Namespace(t, f.Cluster, namespace)
 	images := []string{
 		"prometheus",
 		"quay.io/prometheus/prometheus:v3",

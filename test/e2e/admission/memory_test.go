@@ -6,16 +6,12 @@ import (
 	"crypto/x509"
 	"encoding/json"
 	"encoding/pem"
-	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
-	"os"
 	"os/exec"
-	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -28,7 +24,8 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/kubernetes"
 
-	"github.com/ampbridge/ampbridge/policy"
+	"github.com/ampbridge/ampbridge/test/cluster"
+	"github.com/ampbridge/ampbridge/test/metricstest"
 	"github.com/ampbridge/ampbridge/test/servingcert"
 	"github.com/ampbridge/ampbridge/test/testkit"
 	"github.com/ampbridge/ampbridge/test/tools"
@@ -53,14 +50,9 @@ func TestMemoryUnderAttack(t *testing.T) {
 	p := f.startProcess(t)
 	const tenant, other = "test-tenant", "test-other"
 	for _, namespace := range []string{tenant, other} {
-		f.namespace(t, namespace, policy.InjectionEnabled, nil)
-		f.account(t, namespace, "prometheus-server", nil)
+		webhooktest.Namespace(t, f.Cluster, namespace, "prometheus-server")
 	}
-	testkit.Eventually(t, "the webhook is called", func() bool {
-		pod, err := f.tryPod(t, other, chartPod(t), true)
-		testkit.Must(t, err)
-		return webhooktest.Injected(pod)
-	})
+	webhooktest.EventuallyInjects(t, f.Cluster, other, chartPod(t).Spec)
 	t.Logf("idle: %s", p.usage(t))
 
 	attacks := []struct {
@@ -78,9 +70,12 @@ func TestMemoryUnderAttack(t *testing.T) {
 		{"six 3 MB pods of a million envFrom, dry runs", func(t *testing.T) func() {
 			f.refuseHuge(t)
 			before := p.tooLarge(t)
+			config := f.Config()
+			config.ContentType = runtime.ContentTypeJSON
+			client := cluster.ClientFor(t, config)
 			var group sync.WaitGroup
 			for range 6 {
-				group.Go(func() { f.hugePod(t, tenant) })
+				group.Go(func() { hugePod(t, client, tenant) })
 			}
 			return func() {
 				group.Wait()
@@ -123,7 +118,7 @@ func TestMemoryUnderAttack(t *testing.T) {
 			t.Logf("pods during the attack: median %s, slowest %s; %s", took[len(took)/2], took[len(took)-1], p.usage(t))
 		})
 	}
-	if peak := p.peak(t); peak > attackBudget {
+	if peak := testkit.ProcessMemory(t, p.pid, "VmHWM"); peak > attackBudget {
 		t.Errorf("the webhook used %d bytes at its peak, want at most %d", peak, attackBudget)
 	}
 	if used, there := p.group.used(t); there && used > attackBudget {
@@ -148,14 +143,13 @@ type install struct {
 	ca                        []byte
 }
 
-// install builds ampbridge and creates the webhook's identity and certificate.
+// install builds ampbridge and creates the webhook's certificate.
 func (f *fixture) install(t *testing.T) *install {
 	t.Helper()
 	i := &install{binary: tools.Build(t, "github.com/ampbridge/ampbridge/cmd/ampbridge"), certs: t.TempDir()}
 	var err error
 	i.ca, err = servingcert.Write(i.certs, "127.0.0.1")
 	testkit.Must(t, err)
-	f.webhookConfig(t)
 	i.kubeconfig, err = f.KubeconfigFor(t.Context(), home, "webhook")
 	testkit.Must(t, err)
 	return i
@@ -196,12 +190,8 @@ func (f *fixture) start(t *testing.T, i *install) *process {
 func (p *process) ready(t *testing.T) {
 	t.Helper()
 	testkit.Eventually(t, "the webhook is ready", func() bool {
-		answer, err := http.Get("http://" + p.health + "/readyz")
-		if err != nil {
-			return false
-		}
-		_ = answer.Body.Close()
-		return answer.StatusCode == http.StatusOK
+		_, err := testkit.Get(t.Context(), "http://"+p.health+"/readyz")
+		return err == nil
 	})
 }
 
@@ -223,8 +213,7 @@ func (f *fixture) register(t *testing.T, p *process, i *install) {
 	}
 	configuration, err := registration.New(options)
 	testkit.Must(t, err)
-	_, err = f.Client().AdmissionregistrationV1().MutatingWebhookConfigurations().Create(t.Context(), configuration, metav1.CreateOptions{})
-	testkit.Must(t, err)
+	webhooktest.Create(t, f.Cluster, configuration)
 	review, err := registration.NewPolicy(options, home, "ampbridge-policy")
 	testkit.Must(t, err)
 	_, err = f.Client().AdmissionregistrationV1().ValidatingWebhookConfigurations().Create(t.Context(), review, metav1.CreateOptions{})
@@ -284,9 +273,9 @@ func (p *process) stall(t *testing.T, n, size int) (end func()) {
 // hugeLabel is the label of the pods that [fixture.refuseHuge] refuses.
 const hugeLabel = "ampbridge.test/huge"
 
-// hugePod creates a pod of 3 MB as a dry run. It is sent as JSON, because in the client's own encoding it
-// would be too large for the API server.
-func (f *fixture) hugePod(t *testing.T, namespace string) {
+// hugePod creates a pod of 3 MB as a dry run. The client must send it as JSON, because in its own encoding
+// the pod would be too large for the API server.
+func hugePod(t *testing.T, client kubernetes.Interface, namespace string) {
 	pod := chartPod(t)
 	pod.Labels[hugeLabel] = "true"
 	for i := range pod.Spec.Containers {
@@ -294,14 +283,7 @@ func (f *fixture) hugePod(t *testing.T, namespace string) {
 			pod.Spec.Containers[i].EnvFrom = make([]corev1.EnvFromSource, 1_000_000)
 		}
 	}
-	config := f.Config()
-	config.ContentType = runtime.ContentTypeJSON
-	client, err := kubernetes.NewForConfig(config)
-	if err != nil {
-		t.Error(err)
-		return
-	}
-	_, err = client.CoreV1().Pods(namespace).Create(t.Context(), pod, metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
+	_, err := client.CoreV1().Pods(namespace).Create(t.Context(), pod, metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
 	if err == nil || !strings.Contains(err.Error(), "refused by the test") {
 		t.Errorf("a pod beyond the bounds: got %v, want the second webhook to refuse it", err)
 	}
@@ -372,23 +354,9 @@ func (f *fixture) hugeAccount(t *testing.T, namespace string) {
 	testkit.Must(t, err)
 }
 
-// peak returns the largest resident size of the process so far, in bytes.
-func (p *process) peak(t *testing.T) int64 {
-	t.Helper()
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.pid))
-	testkit.Must(t, err)
-	_, rest, found := strings.Cut(string(text), "VmHWM:")
-	if !found {
-		t.Fatalf("no VmHWM: the webhook has ended, or this system is not Linux: %s", text)
-	}
-	kilobytes, err := strconv.ParseInt(strings.Fields(rest)[0], 10, 64)
-	testkit.Must(t, err)
-	return kilobytes << 10
-}
-
 func (p *process) usage(t *testing.T) string {
 	t.Helper()
-	text := fmt.Sprintf("peak of the process %.1f MB", float64(p.peak(t))/1e6)
+	text := fmt.Sprintf("peak of the process %.1f MB", float64(testkit.ProcessMemory(t, p.pid, "VmHWM"))/1e6)
 	if used, there := p.group.used(t); there {
 		text += fmt.Sprintf(", of its cgroup %.1f MB", float64(used)/1e6)
 	}
@@ -398,76 +366,15 @@ func (p *process) usage(t *testing.T) string {
 // tooLarge returns how many pods exceeded a limit, as the webhook counts them.
 func (p *process) tooLarge(t *testing.T) int {
 	t.Helper()
-	_, rest, found := strings.Cut(p.scrape(t), `ampbridge_admission_decisions_total{decision="skip",reason="TooLarge",resource="pod"} `)
-	if !found {
-		return 0
-	}
-	n, err := strconv.Atoi(strings.Fields(rest)[0])
-	testkit.Must(t, err)
-	return n
+	// Before the first such pod there is no such sample.
+	n, _ := metricstest.Value(p.scrape(t), `ampbridge_admission_decisions_total{decision="skip",reason="TooLarge",resource="pod"}`)
+	return int(n)
 }
 
 // scrape returns the webhook's metrics.
 func (p *process) scrape(t *testing.T) string {
 	t.Helper()
-	answer, err := http.Get("http://" + p.observedAddr + "/metrics")
+	text, err := testkit.Get(t.Context(), "http://"+p.observedAddr+"/metrics")
 	testkit.Must(t, err)
-	defer func() { _ = answer.Body.Close() }()
-	text, err := io.ReadAll(answer.Body)
-	testkit.Must(t, err)
-	return string(text)
-}
-
-// cgroup is the directory of a memory cgroup, of version 1 or 2; empty if none can be created here.
-type cgroup string
-
-// newCgroup creates a cgroup with a limit, if the test has the permission.
-func newCgroup(t *testing.T, limit int64) cgroup {
-	t.Helper()
-	for parent, file := range map[string]string{"/sys/fs/cgroup/memory": "memory.limit_in_bytes", "/sys/fs/cgroup": "memory.max"} {
-		dir := filepath.Join(parent, "ampbridge-admission-test-"+strconv.FormatInt(time.Now().UnixNano(), 36))
-		if os.Mkdir(dir, 0o755) != nil {
-			continue
-		}
-		if _, err := os.Stat(
-			filepath.Join(dir, file),
-		); err == nil &&
-			os.WriteFile(filepath.Join(dir, file), strconv.AppendInt(nil, limit, 10), 0) == nil {
-			return cgroup(dir)
-		}
-		_ = os.Remove(dir)
-	}
-	t.Log("no cgroup can be created here: only the size of the process is measured")
-	return ""
-}
-
-func (c cgroup) add(t *testing.T, pid int) {
-	t.Helper()
-	if c != "" {
-		testkit.Must(t, os.WriteFile(filepath.Join(string(c), "cgroup.procs"), strconv.AppendInt(nil, int64(pid), 10), 0))
-	}
-}
-
-// used returns the peak memory of the cgroup, in bytes.
-func (c cgroup) used(t *testing.T) (bytes int64, there bool) {
-	t.Helper()
-	for _, name := range []string{"memory.max_usage_in_bytes", "memory.peak"} {
-		text, err := os.ReadFile(filepath.Join(string(c), name))
-		if c == "" || errors.Is(err, os.ErrNotExist) {
-			continue
-		}
-		testkit.Must(t, err)
-		bytes, err = strconv.ParseInt(strings.TrimSpace(string(text)), 10, 64)
-		testkit.Must(t, err)
-		return bytes, bytes > 0
-	}
-	return 0, false
-}
-
-func (c cgroup) remove(t *testing.T) {
-	t.Helper()
-	if c == "" {
-		return
-	}
-	testkit.Eventually(t, "the cgroup is empty", func() bool { return os.Remove(string(c)) == nil })
+	return text
 }

@@ -93,7 +93,7 @@ func (f *fixture) testModes(t *testing.T) {
 			if want := row.want == policy.Granted; marked != want {
 				t.Errorf("injected: got %t, want %t", marked, want)
 			}
-			testkit.Eventually(t, "the webhook logs "+string(row.want), func() bool { return f.logged(t, row.namespace, row.want) })
+			testkit.Eventually(t, "the webhook logs "+string(row.want), func() bool { return f.decided(t, row.namespace, row.want) })
 		})
 	}
 

@@ -14,7 +14,6 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	"github.com/ampbridge/ampbridge/policy"
 	"github.com/ampbridge/ampbridge/policy/sidecarconfig"
 	"github.com/ampbridge/ampbridge/test/otherwebhooks"
 	"github.com/ampbridge/ampbridge/test/servingcert"
@@ -126,7 +125,7 @@ func withLabel(pod *corev1.Pod, label, value string) *corev1.Pod {
 // Prometheus must wait for the sidecar.
 func (f *fixture) testChangedByOthers(t *testing.T) {
 	const namespace, outside = "test-changed", "test-changed-outside"
-	f.namespace(t, namespace, policy.InjectionEnabled, nil)
+	webhooktest.Namespace(t, f.Cluster, namespace)
 	f.namespace(t, outside, "", nil)
 	for _, account := range []string{"prometheus-k8s", "prometheus-server"} {
 		f.account(t, namespace, account, nil)

@@ -10,9 +10,9 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	"github.com/ampbridge/ampbridge/policy"
 	"github.com/ampbridge/ampbridge/test/otherwebhooks"
 	"github.com/ampbridge/ampbridge/test/testkit"
+	"github.com/ampbridge/ampbridge/test/webhooktest"
 )
 
 // every returns a rule for all containers of a pod; rule names a container c. emptyDirs returns a rule for
@@ -114,7 +114,7 @@ func (f *fixture) testPlatforms(t *testing.T) {
 	for i, p := range table {
 		t.Run(p.name, func(t *testing.T) {
 			namespace, outside := fmt.Sprintf("test-platform-%d", i), fmt.Sprintf("test-platform-%d-outside", i)
-			f.namespace(t, namespace, policy.InjectionEnabled, nil)
+			webhooktest.Namespace(t, f.Cluster, namespace)
 			f.namespace(t, outside, "", nil)
 			for _, account := range []string{"prometheus-k8s", "prometheus-server"} {
 				f.account(t, namespace, account, nil)
@@ -160,31 +160,9 @@ func (f *fixture) demand(t *testing.T, name, namespace, outside string, rules []
 	for i, rule := range rules {
 		validations = append(validations, registrationv1.Validation{Expression: rule, Message: fmt.Sprintf("rule %d: %s", i, rule)})
 	}
-	_, err := api.ValidatingAdmissionPolicies().Create(ctx, &registrationv1.ValidatingAdmissionPolicy{
-		ObjectMeta: metav1.ObjectMeta{Name: name},
-		Spec: registrationv1.ValidatingAdmissionPolicySpec{
-			MatchConstraints: &registrationv1.MatchResources{ResourceRules: []registrationv1.NamedRuleWithOperations{{
-				RuleWithOperations: registrationv1.RuleWithOperations{
-					Operations: []registrationv1.OperationType{registrationv1.Create},
-					Rule:       registrationv1.Rule{APIGroups: []string{""}, APIVersions: []string{"v1"}, Resources: []string{"pods"}},
-				},
-			}}},
-			Validations: validations,
-		},
-	}, metav1.CreateOptions{})
-	testkit.Must(t, err)
-	_, err = api.ValidatingAdmissionPolicyBindings().Create(ctx, &registrationv1.ValidatingAdmissionPolicyBinding{
-		ObjectMeta: metav1.ObjectMeta{Name: name},
-		Spec: registrationv1.ValidatingAdmissionPolicyBindingSpec{
-			PolicyName: name, ValidationActions: []registrationv1.ValidationAction{registrationv1.Deny},
-			MatchResources: &registrationv1.MatchResources{NamespaceSelector: &metav1.LabelSelector{
-				MatchExpressions: []metav1.LabelSelectorRequirement{
-					{Key: corev1.LabelMetadataName, Operator: metav1.LabelSelectorOpIn, Values: []string{namespace, outside}},
-				},
-			}},
-		},
-	}, metav1.CreateOptions{})
-	testkit.Must(t, err)
+	webhooktest.DenyPods(t, f.Cluster, name, &metav1.LabelSelector{MatchExpressions: []metav1.LabelSelectorRequirement{
+		{Key: corev1.LabelMetadataName, Operator: metav1.LabelSelectorOpIn, Values: []string{namespace, outside}},
+	}}, registrationv1.ValidatingAdmissionPolicySpec{Validations: validations})
 	t.Cleanup(func() {
 		ctx := context.WithoutCancel(ctx)
 		testkit.Must(t, api.ValidatingAdmissionPolicyBindings().Delete(ctx, name, metav1.DeleteOptions{}))

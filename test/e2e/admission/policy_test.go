@@ -2,13 +2,13 @@ package admission_test
 
 import (
 	"bytes"
+	"encoding/json"
 	"os/exec"
 	"strings"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"sigs.k8s.io/yaml"
 
 	"github.com/ampbridge/ampbridge/policy"
 	"github.com/ampbridge/ampbridge/test/testkit"
@@ -47,7 +47,7 @@ func TestPolicyIsReviewed(t *testing.T) {
 		if version != "" {
 			object.Annotations = map[string]string{policy.AnnotationVersion: version}
 		}
-		data, err := yaml.Marshal(object)
+		data, err := json.Marshal(object)
 		testkit.Must(t, err)
 		cmd := exec.CommandContext(t.Context(), kubectl, "--kubeconfig", f.Kubeconfig(), "apply", "-f", "-")
 		cmd.Stdin = bytes.NewReader(data)

@@ -1,10 +1,8 @@
 package admission_test
 
 import (
-	"encoding/json"
 	"log/slog"
 	"maps"
-	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -14,16 +12,13 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/client-go/rest"
 
 	"github.com/ampbridge/ampbridge/policy"
 	"github.com/ampbridge/ampbridge/test/cluster"
 	"github.com/ampbridge/ampbridge/test/testkit"
 	"github.com/ampbridge/ampbridge/test/webhooktest"
 	"github.com/ampbridge/ampbridge/webhook"
-	"github.com/ampbridge/ampbridge/webhook/breaker"
 )
 
 const (
@@ -44,64 +39,29 @@ func newFixture(t *testing.T) *fixture {
 	addr, certs := testkit.FreeAddr(t), t.TempDir()
 	webhooktest.Register(t, f.Cluster, addr, certs, home)
 	webhooktest.Run(t, webhook.Options{
-		Addr: addr, CertDir: certs, PolicyFile: f.policyFile, RESTConfig: f.webhookConfig(t),
+		Addr: addr, CertDir: certs, PolicyFile: f.policyFile, RESTConfig: webhooktest.As(t, f.Cluster, home, "webhook"),
 		Logger: slog.New(slog.NewJSONHandler(f.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 	})
-	// The API server takes a moment to see its configuration.
-	f.namespace(t, "test-begin", policy.InjectionEnabled, nil)
-	f.account(t, "test-begin", "prometheus-server", nil)
-	testkit.Eventually(t, "the webhook is called", func() bool {
-		pod, err := f.tryPod(t, "test-begin", chartPod(t), true)
-		testkit.Must(t, err)
-		return webhooktest.Injected(pod)
-	})
+	webhooktest.Namespace(t, f.Cluster, "test-begin", "prometheus-server")
+	webhooktest.EventuallyInjects(t, f.Cluster, "test-begin", chartPod(t).Spec)
 	return f
 }
 
-// newCluster is an API server without the webhook, and the policy of testdata in a file.
+// newCluster is an API server with the webhook's own identity, which has the rights that it is said to need
+// and no others. The webhook does not run. A file has the policy of testdata.
 func newCluster(t *testing.T) *fixture {
 	t.Helper()
 	f := &fixture{Cluster: cluster.Start(t, cluster.Options{}), policyFile: filepath.Join(t.TempDir(), "policy.yaml"), log: &testkit.Buffer{}}
 	f.writePolicy(t, "")
-	return f
-}
-
-// webhookConfig is the webhook's own identity, with the rights that it is said
-// to need and no others.
-func (f *fixture) webhookConfig(t *testing.T) *rest.Config {
-	t.Helper()
 	testkit.Must(t, f.Namespace(t.Context(), home, nil))
-	testkit.Must(t, f.Identity(t.Context(), home, "webhook", cluster.Rights{
-		Cluster: []rbacv1.PolicyRule{
-			{APIGroups: []string{""}, Resources: []string{"serviceaccounts"}, Verbs: []string{"get"}},
-			{APIGroups: []string{""}, Resources: []string{"limitranges", "resourcequotas"}, Verbs: []string{"list"}},
-		},
-		Namespace: []rbacv1.PolicyRule{
-			{
-				APIGroups:     []string{""},
-				Resources:     []string{"configmaps"},
-				ResourceNames: []string{breaker.ConfigMap},
-				Verbs:         []string{"get"},
-			},
-			{
-				APIGroups:     []string{""},
-				Resources:     []string{"configmaps"},
-				ResourceNames: []string{webhook.AcceptedConfigMap},
-				Verbs:         []string{"get", "update"},
-			},
-		},
-	}))
-	config, err := f.As(t.Context(), home, "webhook")
-	testkit.Must(t, err)
-	return config
+	testkit.Must(t, f.Identity(t.Context(), home, "webhook", webhooktest.Rights()))
+	return f
 }
 
 // writePolicy writes the policy of testdata with more lines, so that it is in force.
 func (f *fixture) writePolicy(t *testing.T, more string) {
 	t.Helper()
-	base, err := os.ReadFile("testdata/policy.yaml")
-	testkit.Must(t, err)
-	testkit.Must(t, os.WriteFile(f.policyFile, append(base, more...), 0o600))
+	testkit.WriteFile(t, f.policyFile, testkit.ReadFile(t, "testdata/policy.yaml")+more)
 }
 
 func (f *fixture) namespace(t *testing.T, name string, injection policy.Injection, labels map[string]string) {
@@ -142,27 +102,35 @@ func (f *fixture) pod(t *testing.T, namespace string, pod *corev1.Pod) *corev1.P
 func (f *fixture) decisions(t *testing.T) map[string]string {
 	t.Helper()
 	reasons := map[string]string{}
-	for line := range strings.Lines(f.log.String()) {
-		var entry struct{ Msg, Namespace, Pod, Reason string }
-		testkit.Must(t, json.Unmarshal([]byte(line), &entry))
-		if key := entry.Namespace + "/" + entry.Pod; entry.Msg == "pod" && reasons[key] == "" {
-			reasons[key] = entry.Reason // a second call for the same pod only finds the injection
+	for _, d := range f.logged(t) {
+		if key := d.Namespace + "/" + d.Pod; reasons[key] == "" {
+			reasons[key] = d.Reason // a second call for the same pod only finds the injection
 		}
 	}
 	return reasons
 }
 
-// logged reports whether the webhook logged that reason for a pod of the namespace.
-func (f *fixture) logged(t *testing.T, namespace string, reason policy.Reason) bool {
+// decided reports whether the webhook logged that reason for a pod of the namespace.
+func (f *fixture) decided(t *testing.T, namespace string, reason policy.Reason) bool {
+	t.Helper()
+	return slices.ContainsFunc(f.logged(t), func(d decision) bool {
+		return d.Namespace == namespace && d.Reason == string(reason)
+	})
+}
+
+// decision is a line of the webhook's log about a pod.
+type decision struct{ Msg, Namespace, Pod, Reason string }
+
+// logged returns the decisions in the webhook's log, the oldest first.
+func (f *fixture) logged(t *testing.T) (all []decision) {
 	t.Helper()
 	for line := range strings.Lines(f.log.String()) {
-		var entry struct{ Msg, Namespace, Reason string }
-		testkit.Must(t, json.Unmarshal([]byte(line), &entry))
-		if entry.Msg == "pod" && entry.Namespace == namespace && entry.Reason == string(reason) {
-			return true
+		var d decision
+		if testkit.DecodeJSON(t, line, &d); d.Msg == "pod" {
+			all = append(all, d)
 		}
 	}
-	return false
+	return all
 }
 
 func (f *fixture) reason(t *testing.T, namespace, pod string) string {
@@ -206,10 +174,8 @@ func (f *fixture) podCalls(t *testing.T) (n int) {
 // readPod is a pod of testdata as its controller creates it.
 func readPod(t *testing.T, file string) *corev1.Pod {
 	t.Helper()
-	data, err := os.ReadFile(file)
-	testkit.Must(t, err)
 	pod := &corev1.Pod{}
-	testkit.Must(t, json.Unmarshal(data, pod))
+	testkit.DecodeJSON(t, testkit.ReadFile(t, file), pod)
 	// The API server and the controllers had added these.
 	pod.Namespace, pod.Name, pod.OwnerReferences = "", "", nil
 	apiToken := func(name string) bool { return strings.HasPrefix(name, "kube-api-access-") }
