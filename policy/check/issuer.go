@@ -113,7 +113,7 @@ func Keys(issuer policy.Issuer, p Published, token Claims) Finding {
 			token.KeyID,
 		)
 	}
-	certificate := "its certificate is of a public CA"
+	certificate := "this machine trusts its certificate"
 	if !p.Public {
 		certificate = "its certificate is of a private CA, thumbprint " + p.Thumbprint
 	}

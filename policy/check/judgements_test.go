@@ -68,7 +68,7 @@ func TestKeys(t *testing.T) {
 		status  Status
 		message string
 	}{
-		{"good", func(*Published) {}, token, Pass, "a public CA"},
+		{"good", func(*Published) {}, token, Pass, "this machine trusts its certificate"},
 		{"private CA", func(p *Published) { p.Public = false }, token, Pass, "a private CA, thumbprint aa"},
 		{"not found", func(p *Published) { p.Problem = "404 Not Found" }, token, Fail, "404 Not Found"},
 		{"not reached from this machine", func(p *Published) { p.Problem, p.Unreached = "no such host", true }, token, Skip,
@@ -825,6 +825,52 @@ func TestHourly(t *testing.T) {
 	} {
 		if got := Hourly(schedule); got != want {
 			t.Errorf("%q: %v", schedule, got)
+		}
+	}
+}
+
+// A new trust document keeps the statements of others: of other clusters, of services and of
+// people.
+func TestMergeTrust(t *testing.T) {
+	want := WantedTrust{provider, aks, audience, prometheus, trustTime}
+	ours := policy.TrustDocument(provider, aks, audience, []policy.Subject{prometheus})
+	const others = `{"Effect":"Allow","Principal":{"Federated":"arn:aws:iam::111122223333:oidc-provider/example.com"},` +
+		`"Action":"sts:AssumeRoleWithWebIdentity"},{"Effect":"Allow","Principal":{"AWS":"arn:aws:iam::111122223333:role/admin"},` +
+		`"Action":"sts:AssumeRole"}`
+	mistaken := `{"Effect":"Allow","Principal":{"Federated":"` + provider.String() + `"},"Action":"sts:AssumeRoleWithWebIdentity"}`
+	denied := `{"Effect":"Deny","Principal":"*","Action":"sts:AssumeRoleWithWebIdentity"}`
+	for name, c := range map[string]struct {
+		statements string
+		kept       int
+	}{
+		"only ours":                    {mistaken, 0},
+		"others' too":                  {others + "," + mistaken, 2},
+		"others', and one that denies": {denied + "," + others, 2},
+	} {
+		merged := want.MergeTrust(`{"Statement":[`+c.statements+`]}`, ours)
+		if len(merged.Statement) != c.kept+1 {
+			t.Errorf("%s: %s", name, merged)
+		}
+		judged(t, Trust(merged.String(), want, NewFix("sync")), Pass, "lets")
+	}
+	if got := want.MergeTrust("{", ours).String(); got != ours.String() {
+		t.Errorf("of a document that cannot be read: %s", got)
+	}
+}
+
+// If writeRelabelConfigs drop every sample, nothing is ever sent, and waiting does not help.
+func TestFlowOfDroppedSeries(t *testing.T) {
+	m := func(dropped float64) Metrics {
+		const p = "prometheus_remote_storage_"
+		l := map[string]string{"remote_name": "central", "url": "https://x"}
+		reason := map[string]string{"remote_name": "central", "url": "https://x", "reason": "dropped_series"}
+		return Metrics{p + "samples_total": {{l, 0}}, p + "samples_dropped_total": {{reason, dropped}},
+			p + "highest_timestamp_in_seconds": {{nil, 1000}}}
+	}
+	for dropped, want := range map[float64]Status{12000: Fail, 0: Skip} {
+		f, final := FlowState(m(dropped), m(dropped), FlowWindow, []policy.Block{{Name: "central"}}, time.Unix(1000, 0))
+		if f.Status != want || !final || want == Fail && !strings.Contains(f.Message, "dropped all 12000 samples") {
+			t.Errorf("%.0f dropped: %s: %s", dropped, f.Status, f.Message)
 		}
 	}
 }

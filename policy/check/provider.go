@@ -49,14 +49,19 @@ func Provider(arn policy.ARN, audience string, p ProviderState, published Publis
 		return Failed(
 			OIDCProvider,
 			about,
-			NewFix("set the thumbprint of the issuer's current CA", Command{"aws", "iam", "update-open-id-connect-provider-thumbprint",
-				"--open-id-connect-provider-arn", arn.String(), "--thumbprint-list", published.Thumbprint}),
+			NewFix("set the thumbprint of the issuer's current CA", SetThumbprint(arn, published.Thumbprint)),
 			"the issuer's certificate is of a private CA with the thumbprint %s, and the provider lists %s",
 			published.Thumbprint,
 			list(p.Thumbprints, "none"),
 		).Comparing("thumbprint", published.Thumbprint, p.Thumbprints...)
 	}
 	return Passed(OIDCProvider, about, "%s, audience %s", arn, audience)
+}
+
+// SetThumbprint returns the command that sets the thumbprint of a provider.
+func SetThumbprint(provider policy.ARN, thumbprint string) Command {
+	return Command{"aws", "iam", "update-open-id-connect-provider-thumbprint",
+		"--open-id-connect-provider-arn", provider.String(), "--thumbprint-list", thumbprint}
 }
 
 func missingProvider(arn policy.ARN, p ProviderState, sync Fix) Finding {

@@ -223,3 +223,33 @@ func TestCommand(t *testing.T) {
 		}
 	}
 }
+
+// What a later check proves is a pass. Nothing else changes.
+func TestLift(t *testing.T) {
+	one, other := About{Subject: "system:serviceaccount:m:one", Destination: "central"}, About{Subject: "system:serviceaccount:m:other"}
+	var r Runner
+	r.Add(
+		Warned(TrustDocument, one, NewFix("check it"), "conditions decide").until(Session),
+		Skipped(Write, one, "no session").until(Flow),
+		Warned(TrustDocument, other, NewFix("check it"), "conditions decide").until(Session),
+		Failed(Permissions, one, NewFix("fix it"), "denied").until(Session),
+	)
+	if doubt, found := r.Doubt(Session, one); !found || doubt.ID != TrustDocument {
+		t.Errorf("%+v", doubt)
+	}
+	r.Add(Passed(Session, one, ""))
+	var got []Status
+	for _, f := range r.findings[:4] {
+		got = append(got, f.Status)
+	}
+	if diff := cmp.Diff([]Status{Pass, Skip, Warn, Fail}, got); diff != "" {
+		t.Error(diff)
+	}
+	if f := r.findings[0]; f.Fix != nil || f.Message != "conditions decide; session passes, which proves it" {
+		t.Errorf("%+v", f)
+	}
+	r.Add(Failed(Flow, one, NewFix("fix it"), ""))
+	if r.findings[1].Status != Skip {
+		t.Error("a failed check proves something")
+	}
+}

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -131,7 +132,11 @@ func (x *runner) checkSession(ctx context.Context, s *subject, d policy.Destinat
 		case refused.NoAnswer() && x.policy.STSFor(d) == (policy.STS{}):
 			return check.Unanswered(*refused)
 		default:
-			return check.RefusedSession(*refused, x.trustFinding(about))
+			f := check.RefusedSession(*refused, x.trustFinding(about))
+			if strings.Contains(refused.Text, "thumbprint") && x.published.Thumbprint != "" {
+				f.Fix.Commands = []check.Command{check.SetThumbprint(x.target(d).Provider, x.published.Thumbprint)}
+			}
+			return f
 		}
 		s.keepSession(d.Name, session)
 		return passed("STS gives a session of %s", x.policy.RoleFor(d, s.Subject))

@@ -36,7 +36,7 @@ type fault struct {
 // tables are the faults. The last row of the last one turns the clock forward.
 var tables = [][]fault{
 	reachFaults, policyFaults, clusterFaults, registrationFaults, webhookFaults, documentFaults, issuerFaults, roleFaults, awsFaults,
-	byHandFaults, sessionFaults, writeFaults, workspaceFaults,
+	byHandFaults, sessionFaults, writeFaults, editedFaults, workspaceFaults,
 }
 
 // The table has at least 75 faults, each with a name of its own.

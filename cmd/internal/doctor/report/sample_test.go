@@ -49,7 +49,7 @@ func sample() check.Report {
 			"minted by TokenRequest: %s, audience sts.amazonaws.com, for 10 minutes more",
 			about.Subject,
 		),
-		check.Passed(check.SigningKeys, check.About{}, "2 published, its certificate is of a public CA"),
+		check.Passed(check.SigningKeys, check.About{}, "2 published, this machine trusts its certificate"),
 		check.Passed(check.SyncLeads, check.About{}, "ampbridge-sync-6c5d8f7b9-x2x4q leads, and its last pass succeeded "+
 			"3 minutes ago"),
 		check.Passed(check.Account, check.About{Account: about.Account}, "as "+
