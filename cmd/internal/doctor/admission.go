@@ -74,6 +74,11 @@ func (x *runner) dryRun(ctx context.Context, s *subject) check.Finding {
 		if change := altered(pod, m, x.policy.Token); change != "" {
 			return failed(fixAltered, "the pod was injected, and then another webhook changed it: %s", change)
 		}
+		if missing := x.missing(s, m); len(missing) > 0 {
+			return failed(check.NewFix("let the webhook read the policy: it applies a changed one within about a minute; else see its log",
+				x.reachWebhook().Commands...), "injected, for %s, and not for %s: the webhook has another version of the policy",
+				strings.Join(m.Destinations, ", "), strings.Join(missing, ", "))
+		}
 		return passed("injected, for %s", strings.Join(m.Destinations, ", "))
 	}
 	if doubt, found := x.checks.Doubt(check.Injection, s.about); found && warning == "" {
@@ -131,6 +136,23 @@ func (x *runner) refusedSample(
 		return f
 	}
 	return failed(fix, "the pod is refused: %v", refusal)
+}
+
+// missing returns the subject's destinations that an injected pod of mode prometheus lacks.
+// With the other modes a pod asks for one destination.
+func (x *runner) missing(s *subject, m inject.Injected) []string {
+	if m.Mode != "" {
+		return nil
+	}
+	granted, _ := x.policy.EntitledAs(s.Subject, policy.ModePrometheus)
+	var names []string
+	for _, d := range granted.Destinations {
+		kept := slices.ContainsFunc(s.destinations, func(k policy.Destination) bool { return k.Name == d.Name })
+		if kept && !slices.Contains(m.Destinations, d.Name) {
+			names = append(names, d.Name)
+		}
+	}
+	return names
 }
 
 var fixAltered = check.NewFix("exclude the container " + sidecarconfig.ContainerName + ", its volumes ampbridge-*, or the namespace from that " +

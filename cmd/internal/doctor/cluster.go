@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"maps"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -256,6 +257,9 @@ func (x *runner) namespaceFinding(ctx context.Context, name string, ns corev1.Na
 	case ns.DeletionTimestamp != nil:
 		return failed(check.NewFix("wait until it is deleted, or see what keeps it", check.Command{"kubectl", "describe", "namespace", name}),
 			"namespace %s is being deleted since %s", name, ns.DeletionTimestamp.UTC().Format(time.RFC3339))
+	case slices.Contains([]string{metav1.NamespaceSystem, metav1.NamespacePublic, corev1.NamespaceNodeLease, x.System}, name):
+		return failed(check.NewFix("run Prometheus in another namespace"),
+			"the webhook is never called for pods in namespace %s, whatever its label is", name)
 	case !labelled:
 		return failed(
 			check.NewFix("label the namespace, and restart Prometheus", label),

@@ -70,7 +70,7 @@ func (x *runner) checkPods(ctx context.Context) {
 			})
 			x.checks.Skip(s.about, message, ids[1:]...)
 		} else if s.named || len(none) == len(x.subjects) {
-			x.checks.Skip(s.about, message+x.refusedPods(ctx, s.Namespace), ids[0])
+			x.checks.Skip(s.about, message+x.unlikePrometheus(ctx, s)+x.refusedPods(ctx, s.Namespace), ids[0])
 			x.checks.Skip(s.about, message, ids[1:]...)
 		} else {
 			x.checks.Exclude(s.about, message, ids...)
@@ -93,6 +93,17 @@ func (x *runner) otherPrometheus(ctx context.Context, s *subject) *corev1.Pod {
 		}
 	}
 	return nil
+}
+
+// unlikePrometheus returns which pod runs as the subject and does not look like Prometheus;
+// empty: none does, or the pods cannot be listed.
+func (x *runner) unlikePrometheus(ctx context.Context, s *subject) string {
+	list, err := x.cluster.client.CoreV1().Pods(s.Namespace).List(ctx, metav1.ListOptions{Limit: 1, FieldSelector: running(&s.ServiceAccount)})
+	if err != nil || len(list.Items) == 0 {
+		return ""
+	}
+	return fmt.Sprintf("; pod %s runs as it and does not look like Prometheus: name its container with the annotation %s",
+		list.Items[0].Name, policy.AnnotationContainer)
 }
 
 // running returns a field selector for the pods that have not ended, of a service account;
@@ -394,6 +405,9 @@ func (x *runner) injected(ctx context.Context, s *subject, pod *runningPod) chec
 	if pod.config == nil && pod.mark.Mode != policy.ModeIdentity {
 		if e, refused := x.openFor(ctx, pod.Pod); refused {
 			return failed(fitSidecar(), "it runs without the sidecar since its workload's pods with it were refused by %s: %s", e.By, e.Message)
+		}
+		if f := x.candidate(s, pod.Pod); f.Status == check.Fail {
+			return f // a restart would not help
 		}
 		return failed(restart, "it is running, and was not injected when it was created")
 	}
