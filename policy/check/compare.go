@@ -7,8 +7,8 @@ import (
 	"unicode/utf8"
 )
 
-// Comparison is what a check found and what it wanted, if the two differ. Its values
-// are issuers, subjects, audiences, ARNs and the like, never secrets.
+// Comparison has the value that a check found and the value that it wanted, if they differ.
+// The values are issuers, subjects, audiences and ARNs, never secrets.
 type Comparison struct {
 	// What names the value, such as issuer.
 	What   string `json:"what"`
@@ -22,8 +22,8 @@ func (f Finding) Comparing(what, wanted string, found ...string) Finding {
 	return f
 }
 
-// Compare compares a wanted value with the found value that is most like it. Without
-// found values, or if one of them is the wanted value, it returns nil.
+// Compare compares the wanted value with the found value that resembles it most. It returns
+// nil if there are no found values, or if one of them is the wanted value.
 func Compare(what, wanted string, found ...string) *Comparison {
 	if len(found) == 0 || slices.Contains(found, wanted) {
 		return nil
@@ -41,16 +41,16 @@ func Compare(what, wanted string, found ...string) *Comparison {
 // Segment is a part of a compared value.
 type Segment struct {
 	Text string
-	// Differs is true if the other value has something else in this place, or nothing.
+	// Differs is true if the other value differs here.
 	Differs bool
 }
 
-// Segments splits both values into parts that are equal and parts that differ. A part
-// that differs is empty where only the other value has something.
+// Segments splits both values into parts that are equal and parts that differ. A part that
+// differs is empty if only the other value has text there.
 //
-// What both values begin with and end with is equal. The rest differs, except in values
-// of the same length that are equal in most places: those are compared place by place,
-// so that two changed digits of a long ID are two marks.
+// The common start and the common end are equal, and the middle differs. If both middles have
+// the same length and are mostly equal, they are compared rune by rune: two changed digits of
+// a long ID are two marks.
 func (c Comparison) Segments() (found, wanted []Segment) {
 	f, w := []rune(c.Found), []rune(c.Wanted)
 	if c.Found == c.Wanted {
@@ -74,7 +74,7 @@ func segment(text []rune) []Segment {
 	return []Segment{{Text: string(text)}}
 }
 
-// run is a part of two middles.
+// run is a part of two texts that are compared rune by rune.
 type run struct {
 	from, foundTo, wantedTo int
 	differs                 bool
@@ -116,8 +116,8 @@ func common(a, b []rune) (before, after int) {
 	return before, after
 }
 
-// String names the difference in words; empty: the marks of [Comparison.Segments] are
-// enough. Runes that look like others, or like nothing, are escaped.
+// String describes the difference; empty: the marks of [Comparison.Segments] are enough. It
+// escapes runes that are invisible or look like others.
 func (c Comparison) String() string {
 	found, wanted := differing(c.Segments())
 	const long = 24

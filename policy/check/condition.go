@@ -10,22 +10,22 @@ import (
 	"github.com/ampbridge/ampbridge/policy"
 )
 
-// request is what is known of a request to AWS: values by condition key. The keys are in
-// lower case, because IAM ignores their case.
+// request has the known values of a request to AWS, by condition key. The keys are in lower
+// case, because IAM ignores their case.
 type request map[string]string
 
 // truth is the result of a condition.
 type truth int
 
 const (
-	// unknown: the request has something that is not known here.
+	// unknown means that the value of the key, or the operator, is not known.
 	unknown truth = iota
 	holds
 	neverHolds
 )
 
-// evaluate returns whether all conditions of a statement hold. text names the condition that
-// decides: one that fails, or else one that is unknown.
+// evaluate evaluates all conditions of a statement. text names the condition that decides: one
+// that does not hold, or else one that is unknown.
 func (r request) evaluate(conditions map[string]map[string]policy.Values) (result truth, text string) {
 	result = holds
 	for _, operator := range slices.Sorted(maps.Keys(conditions)) {
@@ -60,7 +60,7 @@ func (r request) condition(operator, key string, values policy.Values) truth {
 	compare, negated := comparison(base)
 	switch {
 	case !known && (strings.HasSuffix(key, ":sub") || strings.HasSuffix(key, ":aud")):
-		// A claim of another issuer: the request has none.
+		// The request has no claim of another issuer.
 		return truthOf(negated || strings.HasSuffix(strings.ToLower(operator), "ifexists"))
 	case base == "null" && known:
 		return truthOf(!slices.Contains(values, "true"))
@@ -77,8 +77,8 @@ func truthOf(ok bool) truth {
 	return neverHolds
 }
 
-// comparison returns how an operator compares a value of the document with the request's;
-// nil: it is not known here. A negated operator holds if nothing matches.
+// comparison returns the function that compares a value of the document with the request's;
+// nil: the operator is not known. A negated operator holds if no value matches.
 func comparison(operator string) (matches func(want, have string) bool, negated bool) {
 	kind, negated := operator, false
 	for _, not := range []string{"stringnot", "arnnot", "datenot"} {

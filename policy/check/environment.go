@@ -25,8 +25,8 @@ type ContainerState struct {
 const withoutIdentity = `keep ampbridge's identity out of the Prometheus container: environment: sidecar in the grant (the default), ` +
 	`or the annotation ampbridge.io/environment: "sidecar" on the pod; then restart it`
 
-// Environment judges the AWS identity of a Prometheus container, and what it does
-// to each user of the AWS SDK's default chain in its configuration.
+// Environment judges the AWS identity of a Prometheus container, and its effect on the
+// entries of the configuration that use the AWS SDK's default chain.
 func Environment(c ContainerState) Finding {
 	users, readable := usersOf(c.Configs)
 	_, keys := c.Env["AWS_ACCESS_KEY_ID"]
@@ -92,7 +92,7 @@ func Environment(c ContainerState) Finding {
 	return Passed(Identity, About{}, "%s", message)
 }
 
-// moved judges users of the default chain that now get ampbridge's role.
+// moved judges entries that now get ampbridge's role from the default chain.
 func moved(users []chainUser) Finding {
 	gets := map[chainUse]string{
 		useDiscovery: "service discovery is refused, and finds nothing",
@@ -144,7 +144,7 @@ type chainUse int
 
 const (
 	useWrite chainUse = iota
-	// useAssume is a sigv4 that assumes a role of its own from there.
+	// useAssume is a sigv4 that assumes its role_arn with the identity of the default chain.
 	useAssume
 	useAlerts
 	useDiscovery
@@ -160,7 +160,7 @@ type chainUser struct {
 	assumes string
 }
 
-// whereOf lists places, and cuts a long list short.
+// whereOf lists the places of the users, at most four.
 func whereOf(users []chainUser) string {
 	const shown = 3
 	var list []string
@@ -192,12 +192,12 @@ type awsIdentity struct {
 	RoleARN   string `yaml:"role_arn"`
 }
 
-// chained reports whether the entry gets its identity from the default chain. A
-// role_arn is assumed with whatever identity that finds.
+// chained reports whether the entry gets its identity from the default chain. A role_arn is
+// assumed with that identity.
 func (i awsIdentity) chained() bool { return i.AccessKey == "" && i.Profile == "" }
 
-// prometheusConfig is what of a configuration may use AWS. Agent mode has the same
-// fields, and files of scrape_config_files have the second.
+// prometheusConfig has the fields of a configuration that may use AWS. Agent mode has the
+// same fields. Files of scrape_config_files have only scrape_configs.
 type prometheusConfig struct {
 	RemoteWrite   []signing                         `yaml:"remote_write"`
 	ScrapeConfigs []map[string]yaml.Node            `yaml:"scrape_configs"`
@@ -208,14 +208,14 @@ type signing struct {
 	SigV4 *awsIdentity `yaml:"sigv4"`
 }
 
-// manager is an entry of alertmanagers: it signs, and discovers.
+// manager is an entry of alertmanagers. It may sign requests and discover servers.
 type manager struct {
 	signing     `yaml:",inline"`
 	Discoveries map[string]yaml.Node `yaml:",inline"`
 }
 
-// usersOf returns every user of the default chain, each once. It is readable if
-// some configuration is YAML: Prometheus itself reports what is wrong with one.
+// usersOf returns every user of the default chain once. readable is true if one of the
+// configurations is YAML.
 func usersOf(configs []string) (users []chainUser, readable bool) {
 	for _, text := range configs {
 		var c prometheusConfig
@@ -249,7 +249,7 @@ func (s signing) add(users []chainUser, where string, use chainUse) []chainUser 
 	return append(users, chainUser{where + ".sigv4", use, s.SigV4.RoleARN})
 }
 
-// discovered appends an entry's service discoveries.
+// discovered appends the service discoveries of an entry that use the default chain.
 func discovered(users []chainUser, where string, entry map[string]yaml.Node) []chainUser {
 	for _, name := range discoveries {
 		node, ok := entry[name]

@@ -71,14 +71,14 @@ type Finding struct {
 	ID     ID     `json:"id"`
 	Status Status `json:"status"`
 	About  About  `json:"about,omitzero"`
-	// Message is one sentence about what was found. It contains no secret.
+	// Message describes what was found, without secrets.
 	Message string `json:"message"`
 	// BlockedBy is the failed check because of which this one was skipped.
 	BlockedBy ID `json:"blockedBy,omitempty"`
 	// Excluded is true if the check was skipped on purpose: a flag excludes it, or it
 	// does not apply. [Report.Unchecked] ignores such findings.
 	Excluded bool `json:"excluded,omitempty"`
-	// Compared is what the check compared, if that explains the finding; nil: nothing.
+	// Compared has two values that explain the finding; nil: there are none.
 	Compared *Comparison `json:"compared,omitempty"`
 	// Fix is what to do; nil: nothing.
 	Fix *Fix `json:"fix,omitempty"`
@@ -132,8 +132,7 @@ func Failed(id ID, a About, fix Fix, format string, args ...any) Finding {
 	return Finding{ID: id, Status: Fail, About: a, Message: fmt.Sprintf(format, args...), Fix: &fix}
 }
 
-// Warned returns the finding of a check that passed, but not for long, or not
-// fully.
+// Warned returns the finding of a check that passed, although something may fail later.
 func Warned(id ID, a About, fix Fix, format string, args ...any) Finding {
 	f := Failed(id, a, fix, format, args...)
 	f.Status = Warn
@@ -184,7 +183,7 @@ func Span(d time.Duration) string {
 	return count(int(d.Round(time.Second)/time.Second), "second")
 }
 
-// count returns a number with its noun.
+// count returns a number with its noun, such as "2 checks".
 func count(n int, what string) string {
 	if n == 1 {
 		return "1 " + what

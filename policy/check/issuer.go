@@ -7,7 +7,8 @@ import (
 	"github.com/ampbridge/ampbridge/policy"
 )
 
-// Issuer compares the policy's issuer (empty: none) with the API server's.
+// Issuer compares the policy's issuer with the API server's. named is empty if the policy
+// sets none.
 func Issuer(named, found policy.Issuer) Finding {
 	if err := found.Validate(); err != nil {
 		return Failed(
@@ -49,30 +50,29 @@ type Published struct {
 	// Problem is why the discovery document or the keys could not be read; empty:
 	// they were.
 	Problem string
-	// Unreached is true if the issuer gave no answer: AWS may get one, because it has
-	// another network.
+	// Unreached is true if the issuer did not answer this machine. AWS has another network.
 	Unreached bool
 	// Issuer is the issuer in the discovery document.
 	Issuer policy.Issuer
 	// JWKSURI is the address of the keys in the discovery document.
 	JWKSURI string
-	// Keys are the IDs of the keys. Signed is true if the one with the token's key ID
-	// verifies the token's signature. OtherID is the ID, in quotes, under which the key is
-	// published that does; empty: there is none.
-	Keys    []string
-	Signed  bool
+	// Keys are the IDs of the keys.
+	Keys []string
+	// Signed is true if the key with the token's key ID verifies the token.
+	Signed bool
+	// OtherID is the ID, in quotes, of another key that verifies the token; empty: there is none.
 	OtherID string
-	// Public: the certificate chains to a public CA, so that AWS needs no
-	// thumbprint. Thumbprint is that of the last certificate of the chain.
-	Public     bool
+	// Public is true if this machine trusts the certificate: then AWS needs no thumbprint.
+	Public bool
+	// Thumbprint is that of the last certificate of the chain.
 	Thumbprint string
 }
 
 // PublishKeys is the fix for an issuer that AWS cannot read.
 var PublishKeys = NewFix("make the discovery document and the keys public, or publish them with ampbridge issuer publish")
 
-// Keys judges what an issuer publishes. token is the token to verify; its zero
-// value: none.
+// Keys judges what an issuer publishes. token has the claims of the verified token; zero:
+// there is no token.
 func Keys(issuer policy.Issuer, p Published, token Claims) Finding {
 	fails := func(fix Fix, format string, args ...any) Finding {
 		return Failed(SigningKeys, About{}, fix, format, args...)

@@ -32,33 +32,33 @@ func (m Metrics) of(name string) (v float64, ok bool) {
 // lagTolerated is how far remote_write may be behind before samples queue up.
 const lagTolerated = 2 * time.Minute
 
-// FlowWindow is how long two reads of a queue must be apart to tell that it is
-// stuck: a batch waits up to 5 seconds for more samples, and a new queue begins
-// about as late.
+// FlowWindow is the time between two reads after which a queue without progress is stuck. A
+// batch waits up to 5 seconds for more samples, and a new queue needs about as long to start.
 const FlowWindow = 20 * time.Second
 
 // queue is one remote_write of Prometheus, by its own metrics.
 type queue struct {
 	found bool
-	// newest is the time of the newest sample that there is to send, sent that of
-	// the newest one that was sent or given up; 0: none.
-	newest, sent float64
-	// attempts counts samples each time that they are sent, also those that are
-	// retried or refused; native histograms count as samples.
+	// newest is the time of the newest sample to send; 0: there is none.
+	newest float64
+	// sent is the time of the newest sample that was sent or given up; 0: there is none.
+	sent float64
+	// attempts counts every sending of a sample, also if it is retried or refused. Native
+	// histograms count as samples.
 	attempts, retried, failed, pending float64
 	// relabelled counts samples that write_relabel_configs dropped.
 	relabelled float64
-	// losses are what else Prometheus gave up, in words; empty: nothing.
+	// losses are the other data that Prometheus gave up.
 	losses []loss
-	// counted: Prometheus is older than 2.23, and counts what was accepted, not attempts.
+	// counted is true if Prometheus is older than 2.23: it counts accepted samples, not attempts.
 	counted  bool
 	accepted float64
 }
 
-// queue returns the queue of a block. Prometheus 2.15 and newer give it the block's name
-// and URL; older ones call it by its index and URL, and have other names of metrics. A
-// block that writes to the relay may have no name in the configuration. While a pod moves
-// from sigv4 to the relay it has both queues, and the relay's is the one that stays.
+// queue returns the queue of a block. Since Prometheus 2.15 its labels are the block's name and
+// URL. In older versions they are its index and URL, and the metrics have other names. A
+// block that writes to the relay may have no name. A pod that moves from sigv4 to the relay
+// has both queues, and keeps the relay's.
 func (m Metrics) queue(b policy.Block) (q queue) {
 	const prefix = "prometheus_remote_storage_"
 	var labels map[string]string
@@ -122,17 +122,17 @@ func (m Metrics) queue(b policy.Block) (q queue) {
 	return q
 }
 
-// loss is something that Prometheus does not send, or not again. Samples that AMP refuses
-// are no loss: they have a judgement of their own.
+// loss is data that Prometheus gave up. Samples that AMP refuses are not among it: queueState
+// judges them.
 type loss struct {
 	metric, reason string
 	count          float64
 	what, fix      string
 }
 
-// losses are the counters that [Metrics.queue] reads. What write_relabel_configs drop
-// (reason dropped_series) is meant to be dropped, and counters without a reason, as those
-// before 2.53, may count the same.
+// losses are the counters that [Metrics.queue] reads. The user wants what
+// write_relabel_configs drop (reason dropped_series). Before 2.53 the counters have no reason
+// and may include it.
 var losses = []loss{
 	{
 		metric: "metadata_failed_total", what: "metadata entries (HELP, TYPE) were refused",
@@ -179,7 +179,7 @@ func relays(labels map[string]string, b policy.Block) bool {
 	return err == nil && u.Hostname() == "127.0.0.1" && u.Path == b.RelayPath()
 }
 
-// same reports whether two sets of labels agree in these.
+// same reports whether two sets of labels have the same values for the names.
 func same(a, b map[string]string, names ...string) bool {
 	for _, name := range names {
 		if a[name] != b[name] {
@@ -189,14 +189,14 @@ func same(a, b map[string]string, names ...string) bool {
 	return true
 }
 
-// lag is how far the queue is behind what there is to send.
+// lag returns how far the queue is behind.
 func (q queue) lag() time.Duration { return seconds(max(0, q.newest-q.sent)) }
 
 // idleLimit is how old the newest sample that was sent may be.
 const idleLimit = 10 * time.Minute
 
-// clock returns Prometheus's time. Its runtime collects garbage at least every two
-// minutes. now is doctor's time, for a Prometheus that does not report this.
+// clock returns Prometheus's time, which is that of its last garbage collection: there is one
+// every two minutes. If Prometheus does not report it, clock returns now, doctor's time.
 func (m Metrics) clock(now time.Time) time.Time {
 	if collected, _ := m.of("go_memstats_last_gc_time_seconds"); collected > 0 {
 		return unix(collected)
@@ -204,9 +204,9 @@ func (m Metrics) clock(now time.Time) time.Time {
 	return now
 }
 
-// FlowState judges remote_write by Prometheus's own metrics, read twice with some time
-// between. If the finding is not final, read again until the reads are FlowWindow apart.
-// now is doctor's time.
+// FlowState judges remote_write by two reads of Prometheus's own metrics. If the finding is
+// not final, the caller reads again, until the reads are FlowWindow apart. now is doctor's
+// time.
 func FlowState(first, last Metrics, apart time.Duration, blocks []policy.Block, now time.Time) (f Finding, final bool) {
 	clock := last.clock(now)
 	started, known := last.of("process_start_time_seconds")
@@ -219,7 +219,7 @@ func FlowState(first, last Metrics, apart time.Duration, blocks []policy.Block, 
 	for _, b := range blocks {
 		one, done := queueState(cmp.Or(b.Name, b.ID), first.queue(b), last.queue(b), apart, clock, up)
 		final = final && done
-		// A skipped one is no better than a warning.
+		// A skipped check and a warning are equally bad.
 		if one.Status.Worse(worst.Status) && worst.Status != Skip || one.Status == Skip && worst.Status == Warn ||
 			one.Status == Fail {
 			worst = one
@@ -232,8 +232,8 @@ func FlowState(first, last Metrics, apart time.Duration, blocks []policy.Block, 
 	return worst, final
 }
 
-// queueState judges one queue. A judgement that a later read may change is not final.
-// clock is Prometheus's time, and up is since when it runs; 0: not known.
+// queueState judges one queue. final is false if a later read may change the finding. clock is
+// Prometheus's time. up is how long it has been running; 0: not known.
 func queueState(
 	name string,
 	was, is queue,
@@ -265,7 +265,7 @@ func queueState(
 		was = queue{} // Prometheus was started again, or has read its configuration, between the reads
 	}
 	failed, retried := is.failed-was.failed, is.retried-was.retried
-	// Whatever is pending may be an attempt that has no answer yet.
+	// A pending sample may be an attempt without an answer yet.
 	taken := is.attempts - was.attempts - retried - failed - is.pending
 	if is.counted {
 		taken = is.accepted - was.accepted
@@ -351,7 +351,7 @@ var takesNone = NewFix(
 		"and remoteWrite.writeRelabelConfigs of the policy for a rule that drops every series",
 )
 
-// lost returns a warning where the finding passed and something else was lost.
+// lost returns the finding, or a warning if it passed and other data was lost.
 func (q queue) lost(name string, f Finding) Finding {
 	if f.Status != Pass || len(q.losses) == 0 {
 		return f
@@ -373,8 +373,8 @@ func (q queue) lost(name string, f Finding) Finding {
 	)
 }
 
-// RelayFlow judges remote_write by what the relay reports, for a Prometheus whose own
-// metrics cannot be read, because of problem, and for a program that is no Prometheus.
+// RelayFlow judges the writes by the relay's report. problem is why Prometheus's own metrics
+// cannot be read; empty: the program is not Prometheus.
 func RelayFlow(s sidecarconfig.Status, problem string) Finding {
 	var messages []string
 	for _, d := range s.Destinations {
@@ -424,14 +424,14 @@ func RelayFlow(s sidecarconfig.Status, problem string) Finding {
 	return Passed(Flow, About{}, "%s", strings.Join(messages, "; "))
 }
 
-// noWrites is the fix for a program that sends the relay nothing, or nothing that AMP takes.
+// noWrites is the fix for a program from which AMP accepts no writes.
 var noWrites = NewFix(
 	"see the log of the program that writes: it sends nothing, or AMP refuses it; the check of the sidecar above " +
 		"shows AMP's " +
 		"latest refusal",
 )
 
-// flowing judges a queue that sends, or has nothing to send.
+// flowing judges a queue that is not stuck.
 func flowing(name string, was, is queue, log Fix) Finding {
 	lag := is.lag()
 	switch {

@@ -11,12 +11,12 @@ import (
 // Answer is the result of an evaluation.
 type Answer int
 
-// The answers. Silence denies.
+// The answers. IAM denies what no statement allows.
 const (
 	Silent Answer = iota
 	Allows
 	Denies
-	// Depends: a condition decides, which is not evaluated here.
+	// Depends means that a condition decides that cannot be evaluated.
 	Depends
 )
 
@@ -107,7 +107,7 @@ func matchAny(patterns policy.Values, name string, fold bool) bool {
 	return false
 }
 
-// match knows IAM's two wildcards: * and ?.
+// match reports whether a name matches a pattern with IAM's wildcards, * and ?.
 func match(pattern, name string) bool {
 	for i := 0; i < len(pattern); i++ {
 		switch {
@@ -133,7 +133,7 @@ func NeededOf(d policy.Destination) (actions policy.Values, resource string) {
 	return d.Actions(), d.Workspace.String()
 }
 
-// requestTo returns what is known of a call that the role of a destination makes.
+// requestTo returns the known values of the call that the role of a destination makes.
 func requestTo(d policy.Destination) request {
 	r := request{"aws:securetransport": "true"}
 	if d.AssumeRole.IsZero() {
@@ -249,7 +249,7 @@ func denying(policies []RolePolicy, d policy.Destination, actions, resource stri
 	return strings.Join(names, ", ")
 }
 
-// resources are those on which the action is allowed.
+// resources returns the resources on which the documents allow the action.
 func resources(documents []policy.Document, action string) []string {
 	var list []string
 	for _, d := range documents {
@@ -272,9 +272,9 @@ type BoundaryState struct {
 	Problem string
 }
 
-// Bounds judges a role's permissions boundary. wanted is the one that the
-// policy requires; empty: none. bootstrap is the fix for one that an earlier bootstrap
-// made, before the destination could be queried.
+// Bounds judges a role's permissions boundary. wanted is the boundary that the policy
+// requires; empty: none. bootstrap is the fix for a boundary of an older bootstrap, which
+// allows no queries.
 func Bounds(b BoundaryState, wanted string, d policy.Destination, fix, bootstrap Fix) Finding {
 	actions, resource := NeededOf(d)
 	switch {
@@ -314,7 +314,7 @@ func Bounds(b BoundaryState, wanted string, d policy.Destination, fix, bootstrap
 		"let the boundary allow " + action + " on " + resource + ": it is a managed policy that the account's administrators keep",
 	)
 	if answer == Silent {
-		// A statement that denies was written on purpose: no command removes it.
+		// An administrator wrote the statement that denies: no command removes it.
 		widenFix.Commands = []Command{
 			{
 				"aws",

@@ -23,9 +23,8 @@ type ProviderState struct {
 // was raised (https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_iam-quotas.html).
 const ProviderQuota = 100
 
-// Provider judges the OIDC provider that should have the ARN. published is what
-// is known about the issuer's certificate; sync is the fix that
-// creates a missing one.
+// Provider judges the OIDC provider with the ARN. published has the issuer's certificate. sync
+// is the fix that creates a missing provider.
 func Provider(arn policy.ARN, audience string, p ProviderState, published Published, sync Fix) Finding {
 	about := About{Account: arn.Account}
 	if !p.Exists {
@@ -102,9 +101,9 @@ func missingProvider(arn policy.ARN, p ProviderState, sync Fix) Finding {
 	return Failed(OIDCProvider, about, sync, "there is no %s", arn)
 }
 
-// Room judges whether a quota of IAM leaves room for what sync makes. code names the
-// quota in the Service Quotas API.
-func Room(what, code string, left, needed int) Finding {
+// Headroom judges whether a quota of IAM is large enough for the objects that sync creates.
+// code names the quota in the Service Quotas API.
+func Headroom(what, code string, left, needed int) Finding {
 	if left >= needed {
 		return Passed("", About{}, "sync makes %d, and the quota of %s leaves %d", needed, what, left)
 	}
@@ -114,8 +113,8 @@ func Room(what, code string, left, needed int) Finding {
 		"sync makes %d, and the quota of %s leaves %d", needed, what, max(0, left))
 }
 
-// providerQuotaCode names the quota in the Service Quotas API, where IAM's are
-// those of us-east-1.
+// providerQuotaCode names the quota in the Service Quotas API. The quotas of IAM are in
+// us-east-1.
 const providerQuotaCode = "L-858F3967"
 
 // list returns the items, or none if there are no items.

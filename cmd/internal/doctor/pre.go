@@ -255,13 +255,13 @@ func (x *runner) checkEmptyAccount(ctx context.Context, me caller, d policy.Dest
 		case headroomErr != nil:
 			return skipped("the quotas cannot be read: %v", headroomErr)
 		}
-		return check.Room("OIDC providers", "L-858F3967", headroom.Providers, 1)
+		return check.Headroom("OIDC providers", "L-858F3967", headroom.Providers, 1)
 	})
 	x.checks.Run(check.RoleExists, about, func() check.Finding {
 		if headroomErr != nil {
 			return skipped("the quotas cannot be read: %v", headroomErr)
 		}
-		return check.Room("roles", "L-FE177D64", headroom.Roles, x.rolesToMake(ctx, inspector, target.Account))
+		return check.Headroom("roles", "L-FE177D64", headroom.Roles, x.rolesToMake(ctx, inspector, target.Account))
 	})
 	x.checks.Run(check.Boundary, about, func() check.Finding {
 		wanted := x.policy.Boundary(x.policy.Role(d).Partition, target.Account)
