@@ -564,21 +564,6 @@ func (w writer) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-func TestFlags(t *testing.T) {
-	for args, want := range map[string]string{
-		"--system-namespace=":    "--system-namespace is empty",
-		"--ampbridge-namespace=": "--system-namespace is empty",
-		"--interval 1ms":         "--interval 1ms is too short",
-		"--watch --policy -":     "--policy - and --watch exclude each other",
-		"-o html":                `--output "html" is unknown`,
-	} {
-		code, _, errs := clitest.Run(t.Context(), "", append([]string{"status"}, strings.Fields(args)...)...)
-		if code != cli.Usage || !strings.Contains(errs, want) {
-			t.Errorf("%s: status %d: %s", args, code, errs)
-		}
-	}
-}
-
 // The webhook does not see the pods of a namespace without a known label, so the table is silent
 // about them.
 func TestUnseenNamespaces(t *testing.T) {
