@@ -30,18 +30,12 @@ func (p *process) quiet() {
 	}
 }
 
+// ask sets the annotation of a service account that asks for injection.
 func (b *bridge) ask(name, value string) {
 	b.Helper()
 	patch := fmt.Sprintf(`{"metadata":{"annotations":{%q:%q}}}`, policy.AnnotationInject, value)
-	_, err := b.cluster.Client().CoreV1().ServiceAccounts(
-		"monitoring",
-	).Patch(
-		b.ctx,
-		name,
-		types.MergePatchType,
-		[]byte(patch),
-		metav1.PatchOptions{},
-	)
+	accounts := b.cluster.Client().CoreV1().ServiceAccounts("monitoring")
+	_, err := accounts.Patch(b.ctx, name, types.MergePatchType, []byte(patch), metav1.PatchOptions{})
 	b.must(err)
 }
 
