@@ -53,15 +53,8 @@ func Kubernetes(config *rest.Config) (Cluster, error) {
 		client:  client,
 		lookups: newLookups(),
 		account: func(ctx context.Context, namespace, name string) (metav1.Object, error) {
-			return accounts.Resource(
-				corev1.SchemeGroupVersion.WithResource("serviceaccounts"),
-			).Namespace(
-				namespace,
-			).Get(
-				ctx,
-				name,
-				metav1.GetOptions{},
-			)
+			resource := accounts.Resource(corev1.SchemeGroupVersion.WithResource("serviceaccounts"))
+			return resource.Namespace(namespace).Get(ctx, name, metav1.GetOptions{})
 		},
 	}, nil
 }

@@ -189,9 +189,7 @@ func TestRunFails(t *testing.T) {
 	defer func() { _ = taken.Close() }()
 	complete := func() webhook.Options {
 		o := webhook.Options{
-			Addr: testkit.FreeAddr(
-				t,
-			),
+			Addr:        testkit.FreeAddr(t),
 			HealthAddr:  testkit.FreeAddr(t),
 			MetricsAddr: testkit.FreeAddr(t),
 			CertDir:     t.TempDir(),

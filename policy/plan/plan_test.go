@@ -359,9 +359,7 @@ func TestRolesThatNoDestinationUses(t *testing.T) {
 			if change == nil {
 				return
 			}
-			if got := change.Trust.Subjects(
-				issuer,
-			); len(got) > 0 || change.Trust.Statement[0].Effect != "Deny" ||
+			if got := change.Trust.Subjects(issuer); len(got) > 0 || change.Trust.Statement[0].Effect != "Deny" ||
 				len(change.Trust.Statement) != 1 {
 				t.Errorf("trust document %s", change.Trust)
 			}

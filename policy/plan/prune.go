@@ -208,15 +208,8 @@ func (p *planner) noteAbsences() {
 		case len(p.seen) == 0:
 			p.note("", s.String(), message+": keeps its trust, because no service account at all is seen")
 		default:
-			p.note(
-				"",
-				s.String(),
-				message+": keeps its trust until "+since.Add(
-					time.Duration(p.Policy.Trust.PruneAfter),
-				).Format(
-					time.RFC3339,
-				)+", should it come back",
-			)
+			until := since.Add(time.Duration(p.Policy.Trust.PruneAfter))
+			p.note("", s.String(), message+": keeps its trust until "+until.Format(time.RFC3339)+", should it come back")
 		}
 	}
 }

@@ -170,9 +170,7 @@ func TestTheScopeChanges(t *testing.T) {
 		}
 		in.Accounts, in.Missing = before, map[policy.ARN]bool{to.Destinations[0].Workspace.ARN: true}
 		in.Accounts[account] = Account{Roles: before[account].Roles, Orphans: before[account].Orphans, Provider: before[account].Provider}
-		if missing := Compute(
-			in,
-		); slices.ContainsFunc(missing.Changes, func(c Change) bool { return c.Last }) ||
+		if missing := Compute(in); slices.ContainsFunc(missing.Changes, func(c Change) bool { return c.Last }) ||
 			len(missing.Refusals) == 0 {
 			t.Errorf("no workspace:\n%s", missing)
 		}

@@ -15,6 +15,7 @@ import (
 
 	"github.com/ampbridge/ampbridge/cmd/internal/reconcile"
 	"github.com/ampbridge/ampbridge/test/awstest"
+	"github.com/ampbridge/ampbridge/test/cluster"
 	"github.com/ampbridge/ampbridge/test/metricstest"
 	"github.com/ampbridge/ampbridge/test/testkit"
 	"github.com/ampbridge/ampbridge/test/webhooktest"
@@ -89,34 +90,15 @@ func (p *process) ready() string { return p.get("http://" + p.options.HealthAddr
 // rights to the Lease.
 func (b *bridge) leaseRights(name string, verbs []string) {
 	b.Helper()
-	b.serviceAccount("ampbridge", name)
-	meta := metav1.ObjectMeta{Name: name}
 	rules := []rbacv1.PolicyRule{
 		{APIGroups: []string{""}, Resources: []string{"configmaps"}, ResourceNames: []string{"ampbridge-sync"}, Verbs: []string{"get"}},
 	}
 	if len(verbs) > 0 {
 		rules = append(rules, rbacv1.PolicyRule{
-			APIGroups: []string{
-				"coordination.k8s.io",
-			},
-			Resources:     []string{"leases"},
-			ResourceNames: []string{"ampbridge-sync"},
-			Verbs:         verbs,
+			APIGroups: []string{"coordination.k8s.io"}, Resources: []string{"leases"}, ResourceNames: []string{"ampbridge-sync"}, Verbs: verbs,
 		})
 	}
-	_, err := b.cluster.Client().RbacV1().Roles(
-		"ampbridge",
-	).Create(
-		b.ctx,
-		&rbacv1.Role{ObjectMeta: meta, Rules: rules},
-		metav1.CreateOptions{},
-	)
-	b.must(err)
-	_, err = b.cluster.Client().RbacV1().RoleBindings("ampbridge").Create(b.ctx, &rbacv1.RoleBinding{
-		ObjectMeta: meta, RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "Role", Name: name},
-		Subjects: []rbacv1.Subject{{Kind: rbacv1.ServiceAccountKind, Namespace: "ampbridge", Name: name}},
-	}, metav1.CreateOptions{})
-	b.must(err)
+	b.must(b.cluster.Identity(b.ctx, "ampbridge", name, cluster.Rights{Namespace: rules}))
 }
 
 func (p *process) inSync() bool {
@@ -151,9 +133,7 @@ func (b *bridge) described() (n int) {
 // eventsOf lists the reasons of a service account's events.
 func (b *bridge) eventsOf(name string) string {
 	b.Helper()
-	list, err := b.cluster.Client().CoreV1().Events(
-		"monitoring",
-	).List(
+	list, err := b.cluster.Client().CoreV1().Events("monitoring").List(
 		b.ctx,
 		metav1.ListOptions{FieldSelector: "involvedObject.kind=ServiceAccount,involvedObject.name=" + name},
 	)

@@ -94,9 +94,7 @@ func TestPrune(t *testing.T) {
 			t.Error("a pruned service account still assumes the role")
 		}
 		b.must(
-			b.cluster.Client().CoreV1().Pods(
-				"monitoring",
-			).Delete(
+			b.cluster.Client().CoreV1().Pods("monitoring").Delete(
 				b.ctx,
 				"prometheus-0",
 				metav1.DeleteOptions{GracePeriodSeconds: new(int64)},
