@@ -3,13 +3,14 @@ package publish_test
 import (
 	"crypto/x509"
 	"encoding/pem"
+	"errors"
 	"net/http"
 	"path/filepath"
-	"strings"
 	"testing"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/service/iam"
+	ststypes "github.com/aws/aws-sdk-go-v2/service/sts/types"
 
 	"github.com/ampbridge/ampbridge/cmd/internal/publish"
 	"github.com/ampbridge/ampbridge/policy"
@@ -131,7 +132,7 @@ func (r *rotation) publish(c *cluster.Cluster, flags ...string) {
 	if err != nil {
 		r.Fatal(out, err)
 	}
-	r.Logf("%s", strings.TrimSpace(out))
+	r.Log(out)
 }
 
 const roleName = "writer"
@@ -170,7 +171,7 @@ func (r *rotation) accepted(when string, tokens ...string) {
 
 func (r *rotation) refused(when, token string) {
 	r.Helper()
-	if err := r.assume(token); err == nil || !strings.Contains(err.Error(), "InvalidIdentityToken") {
+	if err := r.assume(token); !errors.As(err, new(*ststypes.InvalidIdentityTokenException)) {
 		r.Errorf("%s: %v, want InvalidIdentityToken", when, err)
 	}
 }
