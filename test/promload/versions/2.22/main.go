@@ -2,19 +2,13 @@
 package main
 
 import (
-	"io"
 	"log"
-	"os"
 
 	"github.com/prometheus/prometheus/config"
 )
 
 func main() {
-	text, err := io.ReadAll(os.Stdin)
-	if err == nil {
-		_, err = config.Load(string(text))
-	}
-	if err != nil {
+	if _, err := config.LoadFile("/dev/stdin"); err != nil {
 		log.Fatal(err)
 	}
 }

@@ -2,20 +2,14 @@
 package main
 
 import (
-	"io"
 	"log"
-	"os"
 
 	kitlog "github.com/go-kit/log"
 	"github.com/prometheus/prometheus/config"
 )
 
 func main() {
-	text, err := io.ReadAll(os.Stdin)
-	if err == nil {
-		_, err = config.Load(string(text), false, kitlog.NewNopLogger())
-	}
-	if err != nil {
+	if _, err := config.LoadFile("/dev/stdin", false, false, kitlog.NewNopLogger()); err != nil {
 		log.Fatal(err)
 	}
 }

@@ -2,20 +2,14 @@
 package main
 
 import (
-	"io"
 	"log"
 	"log/slog"
-	"os"
 
 	"github.com/prometheus/prometheus/config"
 )
 
 func main() {
-	text, err := io.ReadAll(os.Stdin)
-	if err == nil {
-		_, err = config.Load(string(text), slog.New(slog.DiscardHandler))
-	}
-	if err != nil {
+	if _, err := config.LoadFile("/dev/stdin", false, slog.New(slog.DiscardHandler)); err != nil {
 		log.Fatal(err)
 	}
 }
