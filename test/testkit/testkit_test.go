@@ -56,9 +56,7 @@ func record(t *testing.T, test func(testing.TB)) *recorder {
 func TestGoldenComparesWithTheFile(t *testing.T) {
 	setUpdate(t, false)
 	path := filepath.Join(t.TempDir(), "want.txt")
-	if err := os.WriteFile(path, []byte("a\nb\n"), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	testkit.WriteFile(t, path, "a\nb\n")
 	if r := record(t, func(tb testing.TB) { testkit.Golden(tb, path, "a\nb\n") }); len(r.errors) > 0 || r.fatal != "" {
 		t.Errorf("equal text: %v %s", r.errors, r.fatal)
 	}
@@ -149,6 +147,36 @@ func TestApplyPatch(t *testing.T) {
 		if !strings.Contains(r.fatal, bad) {
 			t.Errorf("%s with %s: failed with %q", document, bad, r.fatal)
 		}
+	}
+}
+
+func TestDecodeJSONFailsWithTheText(t *testing.T) {
+	var got struct{ Name string }
+	testkit.DecodeJSON(t, []byte(`{"name":"a"}`), &got)
+	if got.Name != "a" {
+		t.Errorf("decoded %+v", got)
+	}
+	for _, text := range []string{"", "no JSON", `{"name":1}`} {
+		if r := record(t, func(tb testing.TB) { testkit.DecodeJSON(tb, text, &got) }); r.fatal == "" || !strings.Contains(r.fatal, text) {
+			t.Errorf("%q: failed with %q", text, r.fatal)
+		}
+	}
+}
+
+func TestExecFailsWithWhatTheProgramWrote(t *testing.T) {
+	if got := testkit.Exec(t, "sh", "-c", "echo out; echo err >&2"); got != "out\n" {
+		t.Errorf("got %q", got)
+	}
+	for program, want := range map[string]string{
+		"echo out; echo err >&2; exit 3": "exit status 3\nout\nerr\n",
+		"no-such-program":                "not found",
+	} {
+		if r := record(t, func(tb testing.TB) { testkit.Exec(tb, "sh", "-c", program) }); !strings.Contains(r.fatal, want) {
+			t.Errorf("%q: failed with %q", program, r.fatal)
+		}
+	}
+	if r := record(t, func(tb testing.TB) { testkit.Exec(tb, "/no/such/program") }); !strings.Contains(r.fatal, "/no/such/program") {
+		t.Errorf("failed with %q", r.fatal)
 	}
 }
 
