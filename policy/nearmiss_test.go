@@ -21,10 +21,11 @@ trust: {manage: none}
 		t.Fatal(err)
 	}
 	for subject, want := range map[policy.Subject]string{
-		{Namespace: "monitoring", ServiceAccount: "prometheus-k8s"}:  "grants[0] names the namespace monitorng",
-		{Namespace: "monitorng", ServiceAccount: "prometheus-k8"}:    "grants[0] names the service account prometheus-k8s",
-		{Namespace: "monitorng", ServiceAccount: "Prometheus-K8s"}:   "grants[0] names the service account prometheus-k8s",
-		{Namespace: "monitoring", ServiceAccount: "thanos-rulers"}:   "grants[0] names the namespace monitorng and the service account thanos-ruler",
+		{Namespace: "monitoring", ServiceAccount: "prometheus-k8s"}: "grants[0] names the namespace monitorng",
+		{Namespace: "monitorng", ServiceAccount: "prometheus-k8"}:   "grants[0] names the service account prometheus-k8s",
+		{Namespace: "monitorng", ServiceAccount: "Prometheus-K8s"}:  "grants[0] names the service account prometheus-k8s",
+		{Namespace: "monitoring", ServiceAccount: "thanos-rulers"}: "grants[0] names the namespace monitorng and " +
+			"the service account thanos-ruler",
 		{Namespace: "tema", ServiceAccount: "grafana-agent"}:         "",
 		{Namespace: "tem-a", ServiceAccount: "grafana-agent"}:        "grants[1] names the namespace team-*",
 		{Namespace: "team-a", ServiceAccount: "grafana-agnt"}:        "grants[1] names the service account *-agent",

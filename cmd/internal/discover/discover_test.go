@@ -184,7 +184,8 @@ trust: {permissionsBoundary: "arn:aws:iam::111122223333:policy/boundary"}
 		t.Errorf("the pasted grants do not cover team-a/own:\n%s", text)
 	}
 	for _, want := range []string{"kubectl label namespace team-a ampbridge.io/injection=enabled", "none: OldPrometheus",
-		"# default of namespace team-a", "# the label of obs is \"true\"\n  kubectl label --overwrite namespace obs ampbridge.io/injection=enabled",
+		"# default of namespace team-a",
+		"# the label of obs is \"true\"\n  kubectl label --overwrite namespace obs ampbridge.io/injection=enabled",
 		"mode relay ", "named by ampbridge.io/container, and does not look like Prometheus", "# mode relay: for programs that write."} {
 		if !strings.Contains(text, want) {
 			t.Errorf("no %q:\n%s", want, text)

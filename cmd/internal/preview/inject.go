@@ -263,7 +263,7 @@ func (r *injection) decide(t *target) ([]jsonpatch.Operation, policy.Decision, e
 	}
 	_, prometheus := inject.Prometheus(pod)
 	decision := r.policy.Decide(policy.Request{
-		Namespace: t.Namespace, Injection: policy.Injection(r.NamespaceLabel), ServiceAccount: t.Subject.ServiceAccount,
+		Namespace: t.Namespace, Injection: policy.Injection(r.NamespaceLabel), ServiceAccount: t.ServiceAccount,
 		Prometheus: prometheus, Resembles: inject.Resembles(pod),
 		PodAnnotations: pod.Metadata.Annotations, ServiceAccountAnnotations: account.Metadata.Annotations,
 		Workload: inject.Workload(pod),

@@ -130,7 +130,8 @@ func writeSnippet(o ConfigOptions, p *policy.Policy, subject policy.Subject, ver
 		}
 	}
 	if d.RemoteWrite.CABundle != "" && mode != policy.ModeRelay && !form.reads {
-		notes = append(notes, d.Name+": remoteWrite.caBundle is not in it: mount a file with these authorities, and name it in the program's TLS settings")
+		notes = append(notes, d.Name+": remoteWrite.caBundle is not in it: mount a file with these authorities, and name it in the "+
+			"program's TLS settings")
 	}
 	if granted.HA != "" {
 		notes = append(notes, d.Name+": the labels of ha are not in it: have the program set cluster and __replica__ itself")
