@@ -54,42 +54,16 @@ func Inject(o InjectOptions, stdin io.Reader, stdout, stderr io.Writer) error {
 	if err := r.readServiceAccounts(documents, stdin); err != nil {
 		return err
 	}
-	decided := 0
-	var others []object
 	for i := range documents {
-		err := documents[i].each(func(text []byte, header object) ([]jsonpatch.Operation, error) {
-			t := &target{kind: header.Kind, text: text}
-			var operations []jsonpatch.Operation
-			var decision policy.Decision
-			var err error
-			switch {
-			case header.is("v1", "Pod"):
-				operations, decision, err = r.pod(t)
-			case header.is("v1", "ServiceAccount"):
-				operations, decision, err = r.serviceAccount(t)
-			case header.is("apps/v1", "Deployment", "StatefulSet", "DaemonSet", "ReplicaSet"):
-				operations, decision, err = r.workload(t)
-			default:
-				others = append(others, header)
-				return nil, nil
-			}
-			if err != nil {
-				return nil, err
-			}
-			decided++
-			r.published = r.published || p.Sidecar.Image == "" && len(operations) > 0 && t.pod != nil && decision.Mode != policy.ModeIdentity
-			_, err = fmt.Fprintln(stderr, r.describe(t, decision, operations))
-			return operations, err
-		})
-		if err != nil {
+		if err := documents[i].each(r.change); err != nil {
 			return fmt.Errorf("%s: %w", o.File, err)
 		}
 	}
-	if decided == 0 {
-		return fmt.Errorf("%s: %s", o.File, unusable(others))
+	if r.decided == 0 {
+		return fmt.Errorf("%s: %s", o.File, unusable(r.others))
 	}
-	if o.Output == Patch && decided > 1 {
-		return usage.Errorf("-o patch is for one object, and %s has %d: write -o yaml or -o json", o.File, decided)
+	if o.Output == Patch && r.decided > 1 {
+		return usage.Errorf("-o patch is for one object, and %s has %d: write -o yaml or -o json", o.File, r.decided)
 	}
 	if r.published && !o.ImageNamed {
 		_, err := fmt.Fprintf(stderr, "the sidecar's image is %s, the default of --image: before you apply this, name your own with --image; "+
@@ -130,8 +104,42 @@ type injection struct {
 	policy   *policy.Policy
 	stderr   io.Writer
 	accounts map[policy.Subject]inject.ServiceAccount
+	// decided counts the objects with a decision, and others are those without one.
+	decided int
+	others  []object
 	// published is true if an injected sidecar has the image of the options.
 	published bool
+}
+
+// change decides about one object, and prints the decision.
+func (r *injection) change(text []byte, header object) (operations []jsonpatch.Operation, err error) {
+	t := &target{kind: header.Kind, text: text}
+	var decision policy.Decision
+	switch {
+	case header.is("v1", "Pod"):
+		operations, decision, err = r.pod(t)
+	case header.is("v1", "ServiceAccount"):
+		operations, decision, err = r.serviceAccount(t)
+	case header.is("apps/v1", "Deployment", "StatefulSet", "DaemonSet", "ReplicaSet"):
+		operations, decision, err = r.workload(t)
+	default:
+		r.others = append(r.others, header)
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	r.decided++
+	if _, err := fmt.Fprintln(r.stderr, r.describe(t, decision, operations)); err != nil {
+		return nil, err
+	}
+	if t.pod != nil && len(operations) > 0 && decision.Mode != policy.ModeIdentity && r.policy.Sidecar.Image == "" {
+		r.published = true
+	}
+	for i := range operations {
+		operations[i].Path = t.at + operations[i].Path
+	}
+	return operations, nil
 }
 
 // target is an object that inject decides about.
@@ -143,6 +151,8 @@ type target struct {
 	text []byte
 	// pod is the pod, or the pod template of a workload; nil for a service account.
 	pod *inject.Pod
+	// at is the JSON pointer of the pod template; empty for a pod or service account.
+	at string
 	// namesNamespace is false if the namespace is that of the options.
 	namesNamespace bool
 }
@@ -222,7 +232,7 @@ func (r *injection) pod(t *target) ([]jsonpatch.Operation, policy.Decision, erro
 }
 
 // workload decides about the pods that a workload creates. The webhook changes these pods and never
-// the workload; the operations change the pod template in the same way.
+// the workload; here the pod template changes in the same way.
 func (r *injection) workload(t *target) ([]jsonpatch.Operation, policy.Decision, error) {
 	var w struct {
 		Metadata struct {
@@ -239,11 +249,8 @@ func (r *injection) workload(t *target) ([]jsonpatch.Operation, policy.Decision,
 	t.name, t.pod = w.Metadata.Name, &w.Spec.Template
 	t.pod.Metadata.Namespace, t.pod.Metadata.GenerateName = w.Metadata.Namespace, t.name+"-"
 	t.pod.Metadata.Owners = []inject.Owner{{Kind: t.kind, Name: t.name, Controller: true}}
-	operations, decision, err := r.decide(t)
-	for i := range operations {
-		operations[i].Path = "/spec/template" + operations[i].Path
-	}
-	return operations, decision, err
+	t.at = "/spec/template"
+	return r.decide(t)
 }
 
 func (r *injection) decide(t *target) ([]jsonpatch.Operation, policy.Decision, error) {

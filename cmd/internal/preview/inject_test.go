@@ -277,7 +277,8 @@ func TestWorkloads(t *testing.T) {
 		in := `{"apiVersion":"apps/v1","kind":"` + kind + `","metadata":{"name":"prometheus","namespace":"monitoring"},"spec":{"replicas":2,` +
 			`"volumeClaimTemplates":[{"metadata":{"name":"data"}}],"template":{"metadata":{"labels":{"app":"p"}},"spec":` + spec(pod) + `}}}`
 		out, stderr, err := injection(t, in, "-f", "-", "-o", "json")
-		if err != nil || !strings.HasPrefix(stderr, kind+" prometheus of system:serviceaccount:monitoring:prometheus: Inject: Granted") {
+		if err != nil || !strings.HasPrefix(stderr, kind+" prometheus of system:serviceaccount:monitoring:prometheus: Inject: "+
+			"Granted (central, backup): delivery sigv4: ") {
 			t.Fatalf("%v %q", err, stderr)
 		}
 		var got struct {
