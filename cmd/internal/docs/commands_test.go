@@ -60,7 +60,7 @@ func TestRunnableBlocks(t *testing.T) {
 			testkit.Golden(t, filepath.Join(root, page), text)
 		})
 	}
-	if count < 5 {
+	if count < 14 {
 		t.Errorf("%d runnable blocks", count)
 	}
 }
