@@ -8,8 +8,6 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
-	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -84,13 +82,8 @@ var dryRun = metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}}
 // policy that repairs.
 func (f *fixture) install(t *testing.T) {
 	t.Helper()
-	dir := t.TempDir()
-	cmd := exec.CommandContext(t.Context(), tools.Path(t, "helm"), "template", "ampbridge", "../../../charts/ampbridge",
-		"--namespace", home, "-f", "../../../charts/ampbridge/ci/minimal-values.yaml", "--set", "policy.audit.repair=evict")
-	cmd.Env = append(os.Environ(), "HELM_CACHE_HOME="+dir, "HELM_CONFIG_HOME="+dir, "HELM_DATA_HOME="+dir)
-	cmd.Stderr = os.Stderr
-	out, err := cmd.Output()
-	testkit.Must(t, err)
+	rendered := tools.Helm(t, "template", "ampbridge", "../../../charts/ampbridge", "--namespace", home,
+		"-f", "../../../charts/ampbridge/ci/minimal-values.yaml", "--set", "policy.audit.repair=evict")
 	client, err := dynamic.NewForConfig(f.Config())
 	testkit.Must(t, err)
 	resources := map[string]string{
@@ -98,7 +91,7 @@ func (f *fixture) install(t *testing.T) {
 		"ClusterRole": "clusterroles", "ClusterRoleBinding": "clusterrolebindings",
 		"ValidatingAdmissionPolicy": "validatingadmissionpolicies", "ValidatingAdmissionPolicyBinding": "validatingadmissionpolicybindings",
 	}
-	for text := range strings.SplitSeq(string(out), "\n---\n") {
+	for text := range strings.SplitSeq(rendered, "\n---\n") {
 		var object unstructured.Unstructured
 		testkit.Must(t, yaml.Unmarshal([]byte(text), &object.Object))
 		plural, wanted := resources[object.GetKind()]
@@ -189,31 +182,13 @@ func (f *fixture) label(t *testing.T, namespace, key, value string) {
 // demand creates a ValidatingAdmissionPolicy for the pods of namespaces that select it.
 func (f *fixture) demand(t *testing.T, name, message, expression string) {
 	t.Helper()
-	client := f.Client().AdmissionregistrationV1()
-	_, err := client.ValidatingAdmissionPolicies().Create(t.Context(), &admissionv1.ValidatingAdmissionPolicy{
-		ObjectMeta: metav1.ObjectMeta{Name: name},
-		Spec: admissionv1.ValidatingAdmissionPolicySpec{
-			MatchConstraints: &admissionv1.MatchResources{ResourceRules: []admissionv1.NamedRuleWithOperations{{
-				RuleWithOperations: admissionv1.RuleWithOperations{
-					Operations: []admissionv1.OperationType{admissionv1.Create},
-					Rule:       admissionv1.Rule{APIGroups: []string{""}, APIVersions: []string{"v1"}, Resources: []string{"pods"}},
-				},
-			}}},
+	webhooktest.DenyPods(t, f.Cluster, name, &metav1.LabelSelector{MatchLabels: map[string]string{demands: name}},
+		admissionv1.ValidatingAdmissionPolicySpec{
 			Variables: []admissionv1.Variable{
 				{Name: "all", Expression: "object.spec.containers + (has(object.spec.initContainers) ? object.spec.initContainers : [])"},
 			},
 			Validations: []admissionv1.Validation{{Expression: expression, Message: message}},
-		},
-	}, metav1.CreateOptions{})
-	testkit.Must(t, err)
-	_, err = client.ValidatingAdmissionPolicyBindings().Create(t.Context(), &admissionv1.ValidatingAdmissionPolicyBinding{
-		ObjectMeta: metav1.ObjectMeta{Name: name},
-		Spec: admissionv1.ValidatingAdmissionPolicyBindingSpec{
-			PolicyName: name, ValidationActions: []admissionv1.ValidationAction{admissionv1.Deny},
-			MatchResources: &admissionv1.MatchResources{NamespaceSelector: &metav1.LabelSelector{MatchLabels: map[string]string{demands: name}}},
-		},
-	}, metav1.CreateOptions{})
-	testkit.Must(t, err)
+		})
 }
 
 // spec returns a Prometheus that satisfies all policies of these tests.

@@ -9,10 +9,10 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 
 	"github.com/ampbridge/ampbridge/policy"
+	"github.com/ampbridge/ampbridge/test/cluster"
 	"github.com/ampbridge/ampbridge/test/testkit"
 	"github.com/ampbridge/ampbridge/test/webhooktest"
 	"github.com/ampbridge/ampbridge/webhook/breaker"
@@ -97,12 +97,12 @@ func (f *fixture) testBare(t *testing.T) {
 		heard := &warnings{}
 		config := f.Config()
 		config.WarningHandler = heard
-		client, err := kubernetes.NewForConfig(config)
-		testkit.Must(t, err)
+		client := cluster.ClientFor(t, config)
 		pod := bare("bare")
 		if d.change != nil {
 			d.change(&pod.Spec)
 		}
+		var err error
 		// A policy is in force only a moment after its creation.
 		testkit.Within(t, timeout, "the bare pod is refused by "+d.name, func() bool {
 			_, err = client.CoreV1().Pods("test-"+d.name).Create(t.Context(), pod, dryRun)
@@ -251,37 +251,31 @@ func (f *fixture) testSuccessor(t *testing.T) {
 func (f *fixture) testRights(t *testing.T) {
 	const labelled, other = "test-probe", "other-team"
 	testkit.Must(t, f.Namespace(t.Context(), other, nil))
-	client := func(c *rest.Config) kubernetes.Interface {
-		made, err := kubernetes.NewForConfig(c)
-		testkit.Must(t, err)
-		return made
-	}
-	sync := client(f.sync)
-	create := func(c kubernetes.Interface, namespace string, options metav1.CreateOptions) error {
+	create := func(as *rest.Config, namespace string, options metav1.CreateOptions) error {
 		thief := bare("thief")
 		thief.Spec.ServiceAccountName = "default" // every namespace has this account, so nothing else refuses the pod
-		_, err := c.CoreV1().Pods(namespace).Create(t.Context(), thief, options)
+		_, err := cluster.ClientFor(t, as).CoreV1().Pods(namespace).Create(t.Context(), thief, options)
 		return err
 	}
 	// The policy is in force only a moment after its creation.
 	testkit.Within(t, timeout, "the admission policy denies pods", func() bool {
-		err := create(sync, other, dryRun)
+		err := create(f.sync, other, dryRun)
 		return apierrors.IsForbidden(err) && strings.Contains(err.Error(), "ValidatingAdmissionPolicy 'ampbridge-sync'")
 	})
-	if err := create(sync, labelled, dryRun); err != nil {
+	if err := create(f.sync, labelled, dryRun); err != nil {
 		t.Errorf("a dry run in a labelled namespace: %v", err)
 	}
 	impersonating := rest.CopyConfig(f.sync)
 	impersonating.Impersonate = rest.ImpersonationConfig{UserName: "system:serviceaccount:kube-system:replicaset-controller"}
 	for what, err := range map[string]error{
-		"for real":                              create(sync, labelled, metav1.CreateOptions{}),
-		"for real, in another team's namespace": create(sync, other, metav1.CreateOptions{}),
-		"in a dry run of another namespace":     create(sync, other, dryRun),
-		"in kube-system":                        create(sync, "kube-system", dryRun),
-		"in its own namespace":                  create(sync, home, dryRun),
-		"for real, in its own namespace":        create(sync, home, metav1.CreateOptions{}),
-		"as a controller":                       create(client(impersonating), labelled, metav1.CreateOptions{}),
-		"as the webhook":                        create(client(f.webCfg), labelled, dryRun),
+		"for real":                              create(f.sync, labelled, metav1.CreateOptions{}),
+		"for real, in another team's namespace": create(f.sync, other, metav1.CreateOptions{}),
+		"in a dry run of another namespace":     create(f.sync, other, dryRun),
+		"in kube-system":                        create(f.sync, "kube-system", dryRun),
+		"in its own namespace":                  create(f.sync, home, dryRun),
+		"for real, in its own namespace":        create(f.sync, home, metav1.CreateOptions{}),
+		"as a controller":                       create(impersonating, labelled, metav1.CreateOptions{}),
+		"as the webhook":                        create(f.webCfg, labelled, dryRun),
 	} {
 		if !apierrors.IsForbidden(err) {
 			t.Errorf("%s: got %v, want it forbidden", what, err)
