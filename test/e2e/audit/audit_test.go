@@ -12,7 +12,6 @@ import (
 	"k8s.io/apimachinery/pkg/util/intstr"
 
 	"github.com/ampbridge/ampbridge/policy"
-	"github.com/ampbridge/ampbridge/test/policytest"
 	"github.com/ampbridge/ampbridge/test/testkit"
 	"github.com/ampbridge/ampbridge/test/webhooktest"
 	"github.com/ampbridge/ampbridge/webhook/audit"
@@ -235,19 +234,14 @@ func (f *fixture) testStuck(t *testing.T) {
 	}
 	state, err := store.Read(t.Context(), f.Client().CoreV1().ConfigMaps(home))
 	testkit.Must(t, err)
-	p := policytest.Parse(t, policyText)
-	e, _ := p.Entitled(policy.Subject{Namespace: namespace, ServiceAccount: account})
 	successor := f.pods(t, namespace, "stuck")[0]
 	owner := metav1.GetControllerOf(&successor)
 	workload := breaker.Of(namespace, successor.Name, owner.Kind, owner.Name, successor.Labels)
-	if entry, open := state.Open(
-		workload,
-		breaker.Revision(p, e, image),
-	); !open || entry.Cause != "ImagePullBackOff" ||
-		workload.String() != "Deployment/stuck" {
+	entry, open := state.Open(workload, revision(t, namespace, image))
+	if !open || entry.Cause != "ImagePullBackOff" || workload.String() != "Deployment/stuck" {
 		t.Errorf("the breaker of %s: %+v, open %v", workload, entry, open)
 	}
-	if _, open := state.Open(workload, breaker.Revision(p, e, image+"-fixed")); open {
+	if _, open := state.Open(workload, revision(t, namespace, image+"-fixed")); open {
 		t.Error("the breaker stays open for another image")
 	}
 }

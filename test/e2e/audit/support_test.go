@@ -95,6 +95,15 @@ func (f *fixture) startWebhook(t *testing.T, probe string) {
 	webhooktest.EventuallyInjects(t, f.Cluster, probe, template().Spec)
 }
 
+// revision returns the breaker's revision of an image for the granted account of a
+// namespace.
+func revision(t *testing.T, namespace, image string) string {
+	t.Helper()
+	p := policytest.Parse(t, policyText)
+	e, _ := p.Entitled(policy.Subject{Namespace: namespace, ServiceAccount: account})
+	return breaker.Revision(p, e, image)
+}
+
 // running is an auditor at work.
 type running struct {
 	metrics *prometheus.Registry

@@ -1,21 +1,16 @@
 package audit_test
 
 import (
-	"context"
-	"errors"
 	"fmt"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
+	"golang.org/x/sync/errgroup"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/types"
 
-	"github.com/ampbridge/ampbridge/policy"
-	"github.com/ampbridge/ampbridge/test/policytest"
 	"github.com/ampbridge/ampbridge/test/testkit"
 	"github.com/ampbridge/ampbridge/test/webhooktest"
 	"github.com/ampbridge/ampbridge/webhook/audit"
@@ -98,15 +93,9 @@ func (f *fixture) testOffered(t *testing.T) {
 		t.Errorf("%d entries of the tenant, %d bytes", ofTenant, bytes)
 	}
 	// For the tenant injection pauses too, whatever pod it is.
-	p := policytest.Parse(t, policyText)
-	e, _ := p.Entitled(policy.Subject{Namespace: tenant, ServiceAccount: account})
 	for _, i := range []int{0, offered - 1} {
-		if _, open := breaker.State(
-			object.Data,
-		).Open(
-			breaker.Of(tenant, fmt.Sprint("p-", i), "", "", nil),
-			breaker.Revision(p, e, image),
-		); !open {
+		pod := breaker.Of(tenant, fmt.Sprint("p-", i), "", "", nil)
+		if _, open := breaker.State(object.Data).Open(pod, revision(t, tenant, image)); !open {
 			t.Errorf("pod %d of the tenant would hang again", i)
 		}
 	}
@@ -121,62 +110,36 @@ func (f *fixture) testOffered(t *testing.T) {
 func (f *fixture) crowd(t *testing.T, namespace string) error {
 	t.Helper()
 	client := f.Client().CoreV1().Pods(namespace)
-	var group sync.WaitGroup
-	errs, numbers := make(chan error, offered), make(chan int)
-	for range 16 {
-		group.Go(func() {
-			for i := range numbers {
-				pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: fmt.Sprint("p-", i)}, Spec: template().Spec}
-				if i == 1 {
-					pod.OwnerReferences = []metav1.OwnerReference{
-						{
-							APIVersion: "example.com/v1",
-							Kind:       "A/b *",
-							Name:       "a\nb" + strings.Repeat("n", 10_000),
-							UID:        types.UID("1"),
-							Controller: new(true),
-						},
-					}
-				}
-				made, err := client.Create(context.Background(), pod, metav1.CreateOptions{})
-				// On a busy machine the webhook may answer too late, and then the pod is
-				// admitted as it was: such a pod would not hang.
-				for err == nil && !webhooktest.Injected(made) {
-					if err = client.Delete(
-						context.Background(),
-						made.Name,
-						metav1.DeleteOptions{GracePeriodSeconds: new(int64(0))},
-					); err == nil {
-						made, err = client.Create(context.Background(), pod, metav1.CreateOptions{})
-					}
-				}
-				for err == nil {
-					cannotPull(&made.Status)
-					if _, err = client.UpdateStatus(context.Background(), made, metav1.UpdateOptions{}); !apierrors.IsConflict(err) {
-						break
-					}
-					made, err = client.Get(context.Background(), made.Name, metav1.GetOptions{})
-				}
-				if err != nil {
-					errs <- err
+	group, ctx := errgroup.WithContext(t.Context())
+	group.SetLimit(16)
+	for i := range offered {
+		group.Go(func() error {
+			pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: fmt.Sprint("p-", i)}, Spec: template().Spec}
+			if i == 1 {
+				pod.OwnerReferences = []metav1.OwnerReference{{
+					APIVersion: "example.com/v1", Kind: "A/b *", Name: "a\nb" + strings.Repeat("n", 10_000),
+					UID: "1", Controller: new(true),
+				}}
+			}
+			made, err := client.Create(ctx, pod, metav1.CreateOptions{})
+			// On a busy machine the webhook may answer too late, and then the pod is
+			// admitted as it was: such a pod would not hang.
+			for err == nil && !webhooktest.Injected(made) {
+				if err = client.Delete(ctx, made.Name, metav1.DeleteOptions{GracePeriodSeconds: new(int64(0))}); err == nil {
+					made, err = client.Create(ctx, pod, metav1.CreateOptions{})
 				}
 			}
+			for err == nil {
+				cannotPull(&made.Status)
+				if _, err = client.UpdateStatus(ctx, made, metav1.UpdateOptions{}); !apierrors.IsConflict(err) {
+					return err
+				}
+				made, err = client.Get(ctx, made.Name, metav1.GetOptions{})
+			}
+			return err
 		})
 	}
-	for i := range offered {
-		numbers <- i
-	}
-	close(numbers)
-	group.Wait()
-	close(errs)
-	var all []error
-	for err := range errs {
-		all = append(all, err)
-	}
-	if len(all) > 3 {
-		all = all[:3]
-	}
-	return errors.Join(all...)
+	return group.Wait()
 }
 
 // A failed write holds up neither the release of pods whose entry is there, nor
@@ -191,14 +154,12 @@ func (f *fixture) testUnwritable(t *testing.T) {
 	known, fresh := f.deploy(t, namespace, "known", 1, nil), f.deploy(t, namespace, "fresh", 1, nil)
 	f.report(t, known[0], cannotPull)
 	f.report(t, fresh[0], cannotPull)
-	p := policytest.Parse(t, policyText)
-	e, _ := p.Entitled(policy.Subject{Namespace: namespace, ServiceAccount: account})
 	maps := f.Client().CoreV1().ConfigMaps(home)
 	_, err := store.Change(t.Context(), maps, func(s breaker.State) breaker.State {
 		return s.With(
 			breaker.Entry{
 				Workload: breaker.Workload{Namespace: namespace, Kind: "Deployment", Name: "known"},
-				Revision: breaker.Revision(p, e, image),
+				Revision: revision(t, namespace, image),
 				Cause:    "ImagePullBackOff",
 				Since:    time.Now(),
 			},
