@@ -4,4 +4,5 @@ package env
 const Audience = "sts.amazonaws.com"
 
 // RoleARN is the ARN of the role that sync creates for the policy's destination.
-const RoleARN = "arn:aws:iam::" + AccountID + ":role/ampbridge/" + ClusterName + "/ampbridge." + ClusterName + ".central"
+const RoleARN = "arn:aws:iam::" + AccountID + ":role/ampbridge/" + ClusterName +
+	"/ampbridge." + ClusterName + ".central"

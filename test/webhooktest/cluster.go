@@ -37,7 +37,9 @@ func Allow(verb string, resources ...string) rbacv1.PolicyRule {
 
 // AllowNamed returns the rule that allows verbs for one object of the core API.
 func AllowNamed(name, resource string, verbs ...string) rbacv1.PolicyRule {
-	return rbacv1.PolicyRule{APIGroups: []string{""}, Resources: []string{resource}, ResourceNames: []string{name}, Verbs: verbs}
+	return rbacv1.PolicyRule{
+		APIGroups: []string{""}, Resources: []string{resource}, ResourceNames: []string{name}, Verbs: verbs,
+	}
 }
 
 // Identity creates a service account with exactly these rights, and returns its client
@@ -59,7 +61,8 @@ func As(t testing.TB, c *cluster.Cluster, namespace, name string) *rest.Config {
 // Namespace creates a namespace where injection is enabled, with these service accounts.
 func Namespace(t testing.TB, c *cluster.Cluster, name string, serviceAccounts ...string) {
 	t.Helper()
-	testkit.Must(t, c.Namespace(t.Context(), name, map[string]string{policy.LabelInjection: string(policy.InjectionEnabled)}))
+	enabled := map[string]string{policy.LabelInjection: string(policy.InjectionEnabled)}
+	testkit.Must(t, c.Namespace(t.Context(), name, enabled))
 	for _, account := range serviceAccounts {
 		testkit.Must(t, c.ServiceAccount(t.Context(), name, account))
 	}
@@ -71,7 +74,8 @@ func EventuallyInjects(t testing.TB, c *cluster.Cluster, namespace string, pod c
 	t.Helper()
 	probe := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "probe"}, Spec: pod}
 	testkit.Eventually(t, "the webhook injects", func() bool {
-		admitted, err := c.Client().CoreV1().Pods(namespace).Create(t.Context(), probe, metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
+		admitted, err := c.Client().CoreV1().Pods(namespace).Create(t.Context(), probe,
+			metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
 		testkit.Must(t, err)
 		return Injected(admitted)
 	})

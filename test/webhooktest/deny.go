@@ -14,7 +14,11 @@ import (
 // of the namespaces must satisfy the policy's validations. nil means all namespaces. The
 // API server sees the policy only after a moment.
 func DenyPods(
-	t testing.TB, c *cluster.Cluster, name string, namespaces *metav1.LabelSelector, policy admissionv1.ValidatingAdmissionPolicySpec,
+	t testing.TB,
+	c *cluster.Cluster,
+	name string,
+	namespaces *metav1.LabelSelector,
+	policy admissionv1.ValidatingAdmissionPolicySpec,
 ) {
 	t.Helper()
 	client, meta := c.Client().AdmissionregistrationV1(), metav1.ObjectMeta{Name: name}

@@ -21,7 +21,9 @@ import (
 
 // pagePolicy has a second destination, which has the user's own role.
 var pagePolicy = strings.NewReplacer(
-	"grants:", `- {name: own, workspace: "arn:aws:aps:eu-west-1:111122223333:workspace/ws-0002", role: "arn:aws:iam::111122223333:role/own"}
+	"grants:", `- name: own
+  workspace: arn:aws:aps:eu-west-1:111122223333:workspace/ws-0002
+  role: arn:aws:iam::111122223333:role/own
 grants:`,
 	"destinations: [central]", "destinations: [central, own]",
 ).Replace(policytest.Granting("prometheus", "monitoring"))

@@ -283,7 +283,8 @@ func hugePod(t *testing.T, client kubernetes.Interface, namespace string) {
 			pod.Spec.Containers[i].EnvFrom = make([]corev1.EnvFromSource, 1_000_000)
 		}
 	}
-	_, err := client.CoreV1().Pods(namespace).Create(t.Context(), pod, metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
+	_, err := client.CoreV1().Pods(namespace).Create(t.Context(), pod,
+		metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
 	if err == nil || !strings.Contains(err.Error(), "refused by the test") {
 		t.Errorf("a pod beyond the bounds: got %v, want the second webhook to refuse it", err)
 	}
@@ -367,7 +368,8 @@ func (p *process) usage(t *testing.T) string {
 func (p *process) tooLarge(t *testing.T) int {
 	t.Helper()
 	// Before the first such pod there is no such sample.
-	n, _ := metricstest.Value(p.scrape(t), `ampbridge_admission_decisions_total{decision="skip",reason="TooLarge",resource="pod"}`)
+	n, _ := metricstest.Value(p.scrape(t),
+		`ampbridge_admission_decisions_total{decision="skip",reason="TooLarge",resource="pod"}`)
 	return int(n)
 }
 

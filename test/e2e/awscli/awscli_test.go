@@ -40,7 +40,10 @@ type shell struct {
 
 func newShell(t *testing.T, e *env.Env, program string, more ...string) *shell {
 	t.Helper()
-	sh := &shell{dir: t.TempDir(), function: fmt.Sprintf("aws() { '%s' --endpoint-url '%s' \"$@\"; }\n", program, e.Cloud.URL)}
+	sh := &shell{
+		dir:      t.TempDir(),
+		function: fmt.Sprintf("aws() { '%s' --endpoint-url '%s' \"$@\"; }\n", program, e.Cloud.URL),
+	}
 	sh.env = append(
 		[]string{
 			"PATH=" + os.Getenv("PATH"),

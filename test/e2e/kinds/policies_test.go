@@ -26,7 +26,9 @@ func (f *fixture) start(t *testing.T, name, tag string, ports env.Ports, change 
 func (f *fixture) newPolicy(t *testing.T, text string) {
 	t.Helper()
 	pods := f.Cluster.Client().CoreV1().Pods(env.Namespace)
-	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "which-policy"}, Spec: webhooktest.Prometheus(env.ServiceAccount)}
+	pod := &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{Name: "which-policy"}, Spec: webhooktest.Prometheus(env.ServiceAccount),
+	}
 	revision := func() string {
 		admitted, err := pods.Create(t.Context(), pod, metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
 		testkit.Must(t, err)

@@ -91,7 +91,8 @@ func operatorPod(t *testing.T, port int) *corev1.Pod {
 func TestOperatorsSecret(t *testing.T) {
 	ctx := t.Context()
 	e := env.Start(t, env.Options{})
-	testkit.Must(t, e.SetPolicy(strings.Replace(e.Policy(), "serviceAccounts: [prometheus]", "serviceAccounts: [prometheus-k8s]", 1)))
+	testkit.Must(t, e.SetPolicy(
+		strings.Replace(e.Policy(), "serviceAccounts: [prometheus]", "serviceAccounts: [prometheus-k8s]", 1)))
 	testkit.Must(t, e.CreateServiceAccount(ctx, env.Namespace, "prometheus-k8s"))
 	if out, err := e.Sync(ctx); err != nil {
 		t.Fatal(out, err)

@@ -60,15 +60,16 @@ func matrix(t *testing.T, e *env.Env) {
 		{"right", right, "", ""},
 		{"wrong audience", token(env.Namespace, env.ServiceAccount, "api://AzureADTokenExchange"), "InvalidIdentityToken",
 			"Incorrect token audience"},
-		{"wrong subject", token(env.Namespace, "grafana", env.Audience), "AccessDenied", "Not authorized to perform sts:AssumeRoleWithWebIdentity"},
-		{"other namespace", token("monitoring-2", env.ServiceAccount, env.Audience), "AccessDenied", "Not authorized to perform " +
-			"sts:AssumeRoleWithWebIdentity"},
-		{"unknown issuer", stranger.Token(subject, env.Audience), "InvalidIdentityToken", "No OpenIDConnect provider found in your " +
-			"account for " + stranger.Issuer},
-		{"the issuer's slash", slashed.Token(subject, env.Audience), "InvalidIdentityToken", "No OpenIDConnect provider found in your " +
-			"account for " + slashed.Issuer},
-		{"foreign signature", forger.Token(subject, env.Audience), "InvalidIdentityToken", "Couldn't retrieve verification key from your " +
-			"identity provider"},
+		{"wrong subject", token(env.Namespace, "grafana", env.Audience), "AccessDenied",
+			"Not authorized to perform sts:AssumeRoleWithWebIdentity"},
+		{"other namespace", token("monitoring-2", env.ServiceAccount, env.Audience), "AccessDenied",
+			"Not authorized to perform sts:AssumeRoleWithWebIdentity"},
+		{"unknown issuer", stranger.Token(subject, env.Audience), "InvalidIdentityToken",
+			"No OpenIDConnect provider found in your account for " + stranger.Issuer},
+		{"the issuer's slash", slashed.Token(subject, env.Audience), "InvalidIdentityToken",
+			"No OpenIDConnect provider found in your account for " + slashed.Issuer},
+		{"foreign signature", forger.Token(subject, env.Audience), "InvalidIdentityToken",
+			"Couldn't retrieve verification key from your identity provider"},
 		{"no token at all", "none", "InvalidIdentityToken", ""},
 	} {
 		_, err := e.Cloud.AssumeWithToken(ctx, env.RoleARN, row.token)
