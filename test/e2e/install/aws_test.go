@@ -7,18 +7,16 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"os"
 	"os/exec"
-	"path/filepath"
 	"strings"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
 	"sigs.k8s.io/yaml"
 
-	"github.com/ampbridge/ampbridge/policy"
 	"github.com/ampbridge/ampbridge/test/awstest"
 	"github.com/ampbridge/ampbridge/test/node"
+	"github.com/ampbridge/ampbridge/test/policytest"
 	"github.com/ampbridge/ampbridge/test/testkit"
 	"github.com/ampbridge/ampbridge/test/tools"
 )
@@ -67,14 +65,9 @@ func (e *environment) bootstrap() {
 		"templates/policy.yaml")
 	var configMap corev1.ConfigMap
 	e.must(yaml.UnmarshalStrict([]byte(text), &configMap))
-	file := filepath.Join(e.TempDir(), "policy.yaml")
-	e.must(os.WriteFile(file, []byte(configMap.Data["policy.yaml"]), 0o600))
+	file := testkit.TempFile(e, "policy.yaml", configMap.Data["policy.yaml"])
 	e.ampbridge("bootstrap", "--policy", file, "--apply", "--yes", "--write-policy", file)
-	written, err := os.ReadFile(file)
-	e.must(err)
-	p, err := policy.Parse(written)
-	e.must(err)
-	e.workspace = p.Destinations[0].Workspace
+	e.workspace = policytest.Parse(e, testkit.ReadFile(e, file)).Destinations[0].Workspace
 }
 
 // syncRole returns the name that bootstrap gives to sync's role.

@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/http"
 	"strings"
 	"testing"
 
@@ -155,7 +154,7 @@ func (e *environment) ready(pod *corev1.Pod) {
 		}
 	}
 	e.Eventually(e.T, pod.Name+" has the block", func(ctx context.Context) error {
-		config, err := testkit.Request(ctx, http.MethodGet, "http://"+pod.Status.PodIP+":9090/api/v1/status/config")
+		config, err := testkit.Get(ctx, "http://"+pod.Status.PodIP+":9090/api/v1/status/config")
 		if err == nil && !strings.Contains(config, "/workspaces/"+e.workspace.ID()+"/api/v1/remote_write") {
 			err = errors.New("not in Prometheus's configuration yet")
 		}

@@ -12,6 +12,7 @@ import (
 
 	autoscalingv1 "k8s.io/api/autoscaling/v1"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/discovery"
@@ -60,12 +61,30 @@ func (e *environment) podReady(pod *corev1.Pod) {
 			return err
 		}
 		*pod = *now
-		for _, c := range pod.Status.Conditions {
-			if c.Type == corev1.PodReady && c.Status == corev1.ConditionTrue {
-				return nil
-			}
+		if !isReady(pod) {
+			return fmt.Errorf("phase %s", pod.Status.Phase)
 		}
-		return fmt.Errorf("phase %s", pod.Status.Phase)
+		return nil
+	})
+}
+
+// isReady reports whether the API server knows that the pod is ready.
+func isReady(pod *corev1.Pod) bool {
+	return slices.ContainsFunc(pod.Status.Conditions, func(c corev1.PodCondition) bool {
+		return c.Type == corev1.PodReady && c.Status == corev1.ConditionTrue
+	})
+}
+
+// remove deletes the pod, and waits until it has ended.
+func (e *environment) remove(pod *corev1.Pod) {
+	e.Helper()
+	pods := e.Client().CoreV1().Pods(pod.Namespace)
+	e.must(pods.Delete(e.Context(), pod.Name, metav1.DeleteOptions{}))
+	e.Eventually(e.T, pod.Name+" has ended", func(ctx context.Context) error {
+		if _, err := pods.Get(ctx, pod.Name, metav1.GetOptions{}); !apierrors.IsNotFound(err) {
+			return fmt.Errorf("it is there: %w", err)
+		}
+		return nil
 	})
 }
 

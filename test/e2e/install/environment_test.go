@@ -9,8 +9,6 @@ import (
 	"fmt"
 	"io"
 	"maps"
-	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync/atomic"
@@ -29,6 +27,7 @@ import (
 	"github.com/ampbridge/ampbridge/test/awstest"
 	"github.com/ampbridge/ampbridge/test/cluster"
 	"github.com/ampbridge/ampbridge/test/node"
+	"github.com/ampbridge/ampbridge/test/testkit"
 	"github.com/ampbridge/ampbridge/test/tools"
 )
 
@@ -132,8 +131,6 @@ func (e *environment) refusesOthers() {
 // writeValues writes the values that the platform engineer knows so far.
 func (e *environment) writeValues() {
 	e.Helper()
-	text, err := os.ReadFile(filepath.Join("testdata", "values.yaml"))
-	e.must(err)
 	workspace := newWorkspace
 	if !e.workspace.IsZero() {
 		workspace = e.workspace.String()
@@ -151,25 +148,17 @@ func (e *environment) writeValues() {
 		"arn:aws:iam::"+central+":role/"+e.syncRole(),
 		"      CA\n",
 		"      "+strings.ReplaceAll(strings.TrimSpace(string(e.cloud.CA)), "\n", "\n      ")+"\n",
-	).Replace(string(text))
+	).Replace(testkit.ReadFile(e, "testdata/values.yaml"))
 	if e.values == "" {
 		e.values = filepath.Join(e.TempDir(), "values.yaml")
 	}
-	e.must(os.WriteFile(e.values, []byte(filled), 0o600))
+	testkit.WriteFile(e, e.values, filled)
 }
 
 // helm runs the real program without any of the user's settings.
 func (e *environment) helm(args ...string) string {
 	e.Helper()
-	home := e.TempDir()
-	cmd := exec.CommandContext(e.Context(), tools.Path(e.T, "helm"), append(args, "--kubeconfig", e.Kubeconfig())...)
-	cmd.Env = append(os.Environ(), "HELM_CACHE_HOME="+home, "HELM_CONFIG_HOME="+home, "HELM_DATA_HOME="+home)
-	var out, errs bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &out, &errs
-	if err := cmd.Run(); err != nil {
-		e.Fatalf("helm %s: %v\n%s%s", strings.Join(args, " "), err, out.String(), errs.String())
-	}
-	return out.String()
+	return tools.Helm(e, append(args, "--kubeconfig", e.Kubeconfig())...)
 }
 
 // install runs the command of the quick start with the release's own chart.
@@ -203,9 +192,7 @@ func (e *environment) apply(text []byte) {
 
 func (e *environment) applyFile(name string) {
 	e.Helper()
-	text, err := os.ReadFile(name)
-	e.must(err)
-	e.apply(text)
+	e.apply([]byte(testkit.ReadFile(e, name)))
 }
 
 // proved prints one proven step of the chain.

@@ -7,7 +7,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"net/http"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -73,7 +72,7 @@ func sidecars(pod string) (pids []int) {
 
 // ask returns the number that a Prometheus answers to a query; 0 if there is none.
 func ask(ctx context.Context, ip, query string) (float64, error) {
-	text, err := testkit.Request(ctx, http.MethodGet, "http://"+ip+":9090/api/v1/query?"+url.Values{"query": {query}}.Encode())
+	text, err := testkit.Get(ctx, "http://"+ip+":9090/api/v1/query?"+url.Values{"query": {query}}.Encode())
 	if err != nil {
 		return 0, err
 	}

@@ -4,10 +4,7 @@ package install
 
 import (
 	"context"
-	"encoding/json"
-	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"runtime"
 	"strings"
@@ -66,18 +63,7 @@ func prepare(ctx context.Context, dir string) error {
 			return err
 		}
 	}
-	return copyBundle(ctx, filepath.Join(root, "test", "tools", "prometheus-operator"), dir)
-}
-
-// imageStore returns the variable that makes buildah leave the machine's own store unchanged.
-func imageStore(dir string) (string, error) {
-	file := filepath.Join(dir, "storage.conf")
-	config := fmt.Sprintf(
-		"[storage]\ndriver = \"vfs\"\ngraphroot = %q\nrunroot = %q\n",
-		filepath.Join(dir, "buildah"),
-		filepath.Join(dir, "buildah-run"),
-	)
-	return "CONTAINERS_STORAGE_CONF=" + file, os.WriteFile(file, []byte(config), 0o600)
+	return copyBundle(ctx, dir)
 }
 
 // dist returns the directory with the release of that version.
@@ -103,18 +89,12 @@ func archive(dir, version string) string { return released(dir, version, "-image
 func bundle(dir string) string { return filepath.Join(dir, "prometheus-operator.yaml") }
 
 // copyBundle copies the manifest from the module from which the operator is built.
-func copyBundle(ctx context.Context, module, dir string) error {
-	download := exec.CommandContext(ctx, "go", "mod", "download", "-json", "github.com/prometheus-operator/prometheus-operator")
-	download.Dir = module
-	out, err := download.Output()
+func copyBundle(ctx context.Context, dir string) error {
+	source, err := tools.Source(ctx, "prometheus-operator", "github.com/prometheus-operator/prometheus-operator")
 	if err != nil {
-		return fmt.Errorf("go mod download: %w", err)
-	}
-	var answer struct{ Dir string }
-	if err := json.Unmarshal(out, &answer); err != nil {
 		return err
 	}
-	text, err := os.ReadFile(filepath.Join(answer.Dir, "bundle.yaml"))
+	text, err := os.ReadFile(filepath.Join(source, "bundle.yaml"))
 	if err != nil {
 		return err
 	}

@@ -14,7 +14,6 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
 
@@ -157,10 +156,7 @@ func (e *environment) starts(name string, kind startOf) (server, ready time.Dura
 		case <-timeout:
 			e.Fatalf("%s: the pod is not ready after a minute", kind.name)
 		case event := <-watch.ResultChan():
-			now, is := event.Object.(*corev1.Pod)
-			if is && slices.ContainsFunc(now.Status.Conditions, func(c corev1.PodCondition) bool {
-				return c.Type == corev1.PodReady && c.Status == corev1.ConditionTrue
-			}) {
+			if now, is := event.Object.(*corev1.Pod); is && isReady(now) {
 				ready = time.Since(begin)
 			}
 		}
@@ -174,13 +170,7 @@ func (e *environment) starts(name string, kind startOf) (server, ready time.Dura
 		server = at.Sub(begin)
 		return err
 	})
-	e.must(pods.Delete(e.Context(), name, metav1.DeleteOptions{}))
-	e.Eventually(e.T, name+" has ended", func(ctx context.Context) error {
-		if _, err := pods.Get(ctx, name, metav1.GetOptions{}); !apierrors.IsNotFound(err) {
-			return fmt.Errorf("it is there: %w", err)
-		}
-		return nil
-	})
+	e.remove(stored)
 	return server, ready
 }
 
