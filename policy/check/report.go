@@ -11,8 +11,8 @@ import (
 type Report struct {
 	// Cluster is the policy's name of the cluster; empty: it is not known.
 	Cluster string `json:"cluster"`
-	// Healthy is true if a check ran and none failed. Warnings and skipped checks
-	// do not count: see [Report.Unchecked].
+	// Healthy is true if a check ran and none failed, whatever was skipped: see
+	// [Report.Unchecked].
 	Healthy  bool      `json:"healthy"`
 	Findings []Finding `json:"findings"`
 	Head     Head      `json:"run"`
@@ -26,7 +26,7 @@ type Head struct {
 	Seconds float64 `json:"seconds"`
 	// Context is the context of the kubeconfig.
 	Context string `json:"context,omitempty"`
-	// Require is the scope of the checks that must have run; empty: all.
+	// Require is the scope of the required checks; empty: all are required.
 	Require Scope `json:"require,omitempty"`
 	// PolicyRevision is the start of the SHA-256 of the policy's text.
 	PolicyRevision string   `json:"policyRevision,omitempty"`
@@ -47,7 +47,7 @@ type Versions struct {
 type Runner struct {
 	Cluster string
 	Head    Head
-	// Added is called with each finding when it is added; nil: nothing is called.
+	// Added is called with each new finding; nil: nothing is called.
 	Added    func(Finding)
 	findings []Finding
 }
@@ -79,7 +79,7 @@ func (r *Runner) lift(passed Finding) {
 	}
 }
 
-// Doubt returns the warning that the check would have proved wrong; false: there is none.
+// Doubt returns the warning that the check would turn into a pass; false: there is none.
 func (r *Runner) Doubt(proof ID, a About) (Finding, bool) {
 	for _, f := range r.findings {
 		if f.Proof == proof && f.Status == Warn && f.About.overlaps(a) {
@@ -116,8 +116,8 @@ func (r *Runner) Blocked(id ID, a About) bool {
 	return false
 }
 
-// Skip adds that checks were skipped: because a check that they depend on failed,
-// or else for the given reason.
+// Skip adds findings of skipped checks. The reason counts if no check failed that they depend
+// on.
 func (r *Runner) Skip(a About, reason string, ids ...ID) {
 	for _, id := range ids {
 		if !r.Blocked(id, a) {
@@ -126,7 +126,7 @@ func (r *Runner) Skip(a About, reason string, ids ...ID) {
 	}
 }
 
-// Exclude adds that checks need not run.
+// Exclude adds findings of checks that need not run.
 func (r *Runner) Exclude(a About, reason string, ids ...ID) {
 	for _, id := range ids {
 		if !r.Blocked(id, a) {
@@ -135,8 +135,8 @@ func (r *Runner) Exclude(a About, reason string, ids ...ID) {
 	}
 }
 
-// Prove replaces the skipped findings of a check about an object by passed ones, because
-// a later check proved it. Findings that are blocked stay.
+// Prove turns the skipped findings of a check about an object into passes, because a later
+// check proved it. It leaves blocked findings.
 func (r *Runner) Prove(id ID, a About, message string) {
 	for i, f := range r.findings {
 		if f.ID == id && f.Status == Skip && f.BlockedBy == "" && f.About.overlaps(a) {
@@ -157,8 +157,8 @@ func (r *Runner) Run(id ID, a About, probe func() Finding) bool {
 	return f.Status == Pass || f.Status == Warn
 }
 
-// Complete adds that the checks without a finding were skipped, so that a report never
-// looks better because something in it is missing.
+// Complete adds a skipped finding for every check without a finding. So a report never looks
+// better because a check is missing.
 func (r *Runner) Complete(reason string) {
 	for _, c := range All {
 		if !r.Has(c.ID) {
@@ -198,17 +198,17 @@ func (r Report) Unchecked() []ID {
 	return r.ids(func(f Finding) bool { return f.Status == Skip && !f.Excluded })
 }
 
-// Missing returns the unchecked ones among the checks that must have run.
+// Missing returns the unchecked checks that are required.
 func (r Report) Missing() []ID {
 	return slices.DeleteFunc(r.Unchecked(), func(id ID) bool { return !r.Head.requires(id) })
 }
 
-// Optional returns the unchecked ones among the checks that need not have run.
+// Optional returns the unchecked checks that are not required.
 func (r Report) Optional() []ID {
 	return slices.DeleteFunc(r.Unchecked(), r.Head.requires)
 }
 
-// requires reports whether the check must have run.
+// requires reports whether the check is required.
 func (h Head) requires(id ID) bool {
 	return h.Require == "" || h.Require == ScopeAll || find(id).Scope == h.Require
 }
@@ -241,8 +241,8 @@ func (r Report) Status(id ID) Status {
 
 // Counts are the results of a report. Each check counts once: as failed if one
 // of its findings failed, else as skipped if one of them was skipped and not
-// excluded, else as warned or passed. A check that is excluded does not count, nor does
-// a skipped one that need not have run.
+// excluded, else as warned or passed. Excluded checks, and skipped ones that are not required,
+// do not count.
 type Counts struct {
 	Passed, Warned, Skipped int
 	// Failed lists the checks that failed.

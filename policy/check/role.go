@@ -6,8 +6,8 @@ import (
 	"github.com/ampbridge/ampbridge/policy"
 )
 
-// RoleTags judges the tags of a role that sync made. foreign are the keys that the policy
-// does not ask for.
+// RoleTags judges the tags of a role that sync created. foreign are the keys that the policy
+// does not set.
 func RoleTags(role policy.ARN, foreign []string) Finding {
 	if len(foreign) == 0 {
 		return Passed(RoleExists, About{}, "%s", role)

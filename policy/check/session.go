@@ -6,7 +6,7 @@ import (
 	"github.com/ampbridge/ampbridge/policy"
 )
 
-// Refusal is AWS's answer to a call that failed, or its absence.
+// Refusal is AWS's answer to a call that failed, or the reason why there was no answer.
 type Refusal struct {
 	// Code is AWS's; empty: there was no answer.
 	Code string
@@ -14,8 +14,8 @@ type Refusal struct {
 	Text string
 	// Status is the HTTP status; 0: there was no answer.
 	Status int
-	// Second is the second role (assumeRole), if AWS refused that one; empty: AWS
-	// refused the first.
+	// Second is the second role (assumeRole) if AWS refused its session; zero: AWS refused the
+	// first role.
 	Second policy.ARN
 }
 
@@ -30,7 +30,7 @@ func (r Refusal) String() string {
 	return text
 }
 
-// refusals are those of STS, by their code and a part of the message
+// refusals are STS's errors, by code and a part of the message, with the fix
 // (https://docs.aws.amazon.com/STS/latest/APIReference/API_AssumeRoleWithWebIdentity.html).
 var refusals = []struct{ code, text, fix string }{
 	{
@@ -69,8 +69,8 @@ func (r Refusal) Unread() bool {
 	return strings.HasPrefix(r.Code, "IDPCommunicationError") || strings.Contains(r.Text, "verification key")
 }
 
-// Unanswered judges a call to an address of AWS's own that got no answer. Pods have another
-// network than this machine, so it proves nothing about them.
+// Unanswered judges a call to AWS's default address that got no answer. It proves nothing about
+// the pods, because they have another network than this machine.
 func Unanswered(r Refusal) Finding {
 	f := Skipped("", About{}, "this machine could not reach AWS, and whether the pods can is not proven: %s", r)
 	f.Fix = &Fix{
@@ -81,8 +81,8 @@ func Unanswered(r Refusal) Finding {
 	return f
 }
 
-// RefusedSession judges a session that STS did not give. trust is the finding about the
-// trust document; zero: it was not read.
+// RefusedSession judges a refusal of STS. trust is the finding about the trust document; zero: it
+// was not read.
 func RefusedSession(r Refusal, trust Finding) Finding {
 	fails := func(fix string) Finding { return Failed(Session, About{}, NewFix(fix), "%s", r) }
 	for _, known := range refusals {
@@ -114,7 +114,7 @@ func RefusedSession(r Refusal, trust Finding) Finding {
 	return fails("read the message of AWS")
 }
 
-// RefusedWrite judges a remote write that AMP did not accept.
+// RefusedWrite judges AMP's refusal of a remote write.
 func RefusedWrite(r Refusal, d policy.Destination) Finding {
 	fix := NewFix(ampFix(r, d, "aps:RemoteWrite"))
 	if r.Status == 403 && !d.AssumeRole.IsZero() && containsFolded(r.Text, "no identity-based policy") {
@@ -126,8 +126,7 @@ func RefusedWrite(r Refusal, d policy.Destination) Finding {
 	return Failed(Write, About{}, fix, "%s", r)
 }
 
-// RefusedQuery judges a query that AMP did not answer. Doctor signs it with its own
-// credentials.
+// RefusedQuery judges AMP's refusal of a query that the caller's own credentials signed.
 func RefusedQuery(r Refusal, d policy.Destination) Finding {
 	if r.Status == 403 && !r.otherRegion() {
 		return Skipped(Query, About{}, "these credentials may not query: %s", r)
@@ -135,7 +134,7 @@ func RefusedQuery(r Refusal, d policy.Destination) Finding {
 	return Failed(Query, About{}, NewFix(ampFix(r, d, "aps:QueryMetrics")), "%s", r)
 }
 
-// RefusedRead judges a query that AMP did not answer to a reader's own session.
+// RefusedRead judges AMP's refusal of a query that a reader's session signed.
 func RefusedRead(r Refusal, d policy.Destination) Finding {
 	return Failed(Read, About{}, NewFix(ampFix(r, d, "aps:QueryMetrics")), "%s", r)
 }
@@ -143,7 +142,7 @@ func RefusedRead(r Refusal, d policy.Destination) Finding {
 // awsFails is the fix for an error of AWS itself.
 const awsFails = "AWS fails: run doctor again; if it stays, see the AWS Health Dashboard"
 
-// clock reports whether AWS refused the time of a request or of a sample.
+// clock reports whether AWS refused the request because of its time.
 func (r Refusal) clock() bool {
 	return strings.Contains(r.Text, "Signature expired") || strings.Contains(r.Text, "Signature not yet current") ||
 		containsFolded(r.Text, "too old") || containsFolded(r.Text, "in the future")

@@ -10,28 +10,28 @@ import (
 	"github.com/ampbridge/ampbridge/policy/sidecarconfig"
 )
 
-// ObservedSidecar is what doctor knows of a pod's config sidecar.
+// ObservedSidecar has what doctor observed of a pod's config sidecar.
 type ObservedSidecar struct {
 	Status sidecarconfig.Status
-	// Config is what the webhook told it.
+	// Config is the sidecar config that the webhook wrote.
 	Config sidecarconfig.Config
-	// CheckConfig checks the configuration of the pod's Prometheus, and Restart replaces
-	// the pod; empty: no command is known.
+	// CheckConfig is the command that checks Prometheus's configuration, and Restart the one
+	// that replaces the pod; empty: not known.
 	CheckConfig, Restart Command
 }
 
 const (
-	// freshFor is how long a relay may be without a session before that is a failure:
-	// trust that was made a moment ago takes STS up to a minute.
+	// freshFor is how long a relay may be without a session before the check fails. STS needs up
+	// to a minute to see a new trust document.
 	freshFor = 5 * time.Minute
-	// walHours is for how long Prometheus keeps what it has not sent.
+	// walHours is how long Prometheus keeps samples that it has not sent.
 	walHours = 2 * time.Hour
-	// refusedLately is how long a refusal of AMP counts after it was received.
+	// refusedLately is how long a refusal of AMP counts.
 	refusedLately = 15 * time.Minute
 )
 
-// SidecarState judges what a config sidecar reports. Of several destinations the worst
-// one is the finding.
+// SidecarState judges the status of a config sidecar. With several destinations it returns the
+// worst finding.
 func SidecarState(s ObservedSidecar, now time.Time) Finding {
 	now = cmp.Or(s.Status.Time, now)
 	switch {
@@ -79,8 +79,8 @@ func (s ObservedSidecar) versions() Finding {
 	return Passed(Sidecar, About{}, "")
 }
 
-// UnreadSidecar judges a sidecar whose status cannot be read. pinned is sidecar.image of
-// the policy, and image the pod's.
+// UnreadSidecar judges a sidecar without a readable status. image is the sidecar's image, and
+// pinned is sidecar.image of the policy.
 func UnreadSidecar(err error, config sidecarconfig.Config, image, pinned string, restart Command) Finding {
 	if config.Version != sidecarconfig.VersionSigV4 && pinned != "" && pinned == image {
 		return Warned(Sidecar, About{}, withCommand("take sidecar.image out of the policy, or name the webhook's version there; then restart "+
@@ -145,7 +145,8 @@ func (s ObservedSidecar) destination(d sidecarconfig.DestinationStatus, now time
 		"app.kubernetes.io/version on the pod; the two must agree"), "%s, because the version of Prometheus is not known", omitted)
 }
 
-// withoutSession judges a relay that cannot sign. Prometheus repeats what it refuses.
+// withoutSession judges a relay without a session. It refuses writes, and Prometheus repeats
+// them.
 func withoutSession(d sidecarconfig.DestinationStatus, started, now time.Time) Finding {
 	since := sessionless(d, started)
 	f := Failed(Sidecar, About{}, seeLog, "%s: the relay has had no session for %s%s: samples wait in Prometheus's WAL; nothing is lost for "+
@@ -160,7 +161,7 @@ func withoutSession(d sidecarconfig.DestinationStatus, started, now time.Time) F
 	return f
 }
 
-// sessionless returns since when a destination without a valid session has had none.
+// sessionless returns the time since which a destination has had no valid session.
 func sessionless(d sidecarconfig.DestinationStatus, started time.Time) time.Time {
 	if d.Expires.After(started) {
 		return d.Expires
@@ -168,7 +169,7 @@ func sessionless(d sidecarconfig.DestinationStatus, started time.Time) time.Time
 	return started
 }
 
-// refused judges AMP's latest answer that was no success, while it is fresh.
+// refused judges AMP's latest refusal, if it is recent.
 func (s ObservedSidecar) refused(d sidecarconfig.DestinationStatus, now time.Time) Finding {
 	if !Recent(d.Relay, now) {
 		return Passed(Sidecar, About{}, "")
@@ -204,11 +205,11 @@ func (s ObservedSidecar) dropsOn429(destination string) bool {
 	return false
 }
 
-// Refused is what AMP's refusal of a relayed write means.
+// Refused explains AMP's refusal of a relayed write.
 type Refused struct {
 	Message, Fix string
-	// Lost: Prometheus does not send the samples again. 429 is taken as retried, as it
-	// is by default.
+	// Lost is true if Prometheus does not send the samples again. It is false for 429, which
+	// Prometheus retries by default.
 	Lost bool
 }
 
@@ -250,7 +251,7 @@ func RefusedRelay(f sidecarconfig.RelayFailure) Refused {
 	return a
 }
 
-// reloads judges what the sidecar sees of Prometheus. Only sigv4 depends on it.
+// reloads judges the reloads of Prometheus that the sidecar observed. Only sigv4 needs them.
 func (s ObservedSidecar) reloads(d sidecarconfig.DestinationStatus) Finding {
 	p := s.Status.Prometheus
 	switch {
@@ -268,7 +269,7 @@ func (s ObservedSidecar) reloads(d sidecarconfig.DestinationStatus) Finding {
 	return Passed(Sidecar, About{}, "")
 }
 
-// fixConfig is the fix for a configuration of the user's that Prometheus refuses.
+// fixConfig returns the fix for a configuration that Prometheus refuses.
 func (s ObservedSidecar) fixConfig() Fix {
 	file := cmp.Or(s.Config.File, "the configuration")
 	return withCommand("fix "+file+", which Prometheus refuses to load: promtool check config shows where, and so does Prometheus's log",
@@ -289,7 +290,7 @@ func because(reason string) string {
 	return " (" + printable(reason) + ")"
 }
 
-// plainLimit is how much of a text that a pod sent is shown.
+// plainLimit is how many bytes of a pod's text are shown.
 const plainLimit = 100
 
 // Plain returns the printable ASCII of a text that a pod sent, cut to 100 characters: a
@@ -302,7 +303,7 @@ func Plain(text string) string {
 	return text
 }
 
-// printable leaves out what a terminal would not print as it is.
+// printable returns the printable ASCII of a text.
 func printable(text string) string {
 	return strings.Map(func(r rune) rune {
 		if r < ' ' || r > '~' {
@@ -316,7 +317,7 @@ func printable(text string) string {
 // text. The text stays the same for as long as the state does.
 type News struct {
 	Reason string
-	// Warning: something must be done.
+	// Warning is true if a person must do something.
 	Warning bool
 	Text    string
 }

@@ -6,14 +6,14 @@ import (
 	"time"
 )
 
-// SyncState is what is known of sync, which keeps the AWS side.
+// SyncState has what doctor observed of sync.
 type SyncState struct {
 	// Workload is the object that runs it, such as deployment/ampbridge-sync; empty:
 	// none in the cluster.
 	Workload string
 	// CronJob is set if the workload is a CronJob; nil: it is a Deployment.
 	CronJob *CronJobState
-	// Lease is the one by which its replicas choose a leader; nil: there is none.
+	// Lease names the leader of its replicas; nil: there is no Lease.
 	Lease *LeaseState
 	// Leader holds the metrics of the leading replica. Problem is why they could not
 	// be read.
@@ -25,10 +25,11 @@ type SyncState struct {
 type LeaseState struct {
 	// Holder is the leading replica; empty: it released the Lease.
 	Holder string
-	// Renewed is when, by the leader's clock; Lasts is for how long.
+	// Renewed is the time of the last renewal, by the leader's clock.
 	Renewed time.Time
-	Lasts   time.Duration
-	// Moved is true if it was renewed while doctor watched, whatever the clocks show.
+	// Lasts is how long a renewal is valid.
+	Lasts time.Duration
+	// Moved is true if doctor observed a renewal, whatever the clocks show.
 	Moved bool
 }
 
@@ -40,8 +41,8 @@ func (l *LeaseState) held(now time.Time) bool {
 // CronJobState is a CronJob.
 type CronJobState struct {
 	Suspended bool
-	// Started is when its last run began, Succeeded when the last run that succeeded
-	// ended; zero: there was none.
+	// Started is the start of the last run, and Succeeded the end of the last successful run;
+	// zero: there was none.
 	Started, Succeeded time.Time
 	// Hourly is true if its schedule has a run in every hour.
 	Hourly bool
@@ -56,8 +57,8 @@ func Hourly(schedule string) bool {
 // syncGrace is how long a first pass or a run of a CronJob may take.
 const syncGrace = 5 * time.Minute
 
-// Sync judges it. Every interval it compares all of AWS with the policy. logs is
-// the fix that shows its log.
+// Sync judges sync. interval is trust.interval of the policy: sync compares AWS with the policy
+// once per interval. logs is the fix that shows its log.
 func Sync(s SyncState, interval time.Duration, now time.Time, logs Fix) Finding {
 	switch {
 	case s.CronJob != nil:
@@ -155,7 +156,7 @@ func leader(holder string, m Metrics, interval time.Duration, now time.Time, log
 	return Passed(SyncLeads, About{}, "%s leads, and its last pass succeeded %s ago", holder, Span(max(0, ago)))
 }
 
-// rareRuns is how seldom a CronJob may run, if its schedule does not run it every hour.
+// rareRuns is the longest pause between two runs of a CronJob that does not run every hour.
 const rareRuns = 24 * time.Hour
 
 // scheduled judges a CronJob.
@@ -190,5 +191,5 @@ func scheduled(name string, s CronJobState, interval time.Duration, now time.Tim
 	return Passed(SyncLeads, About{}, "%s: a run is in progress; the last successful run ended %s ago", name, Span(now.Sub(s.Succeeded)))
 }
 
-// unix is a time as metrics write it.
+// unix returns the time of a metric in seconds.
 func unix(s float64) time.Time { return time.UnixMilli(int64(s * 1000)) }

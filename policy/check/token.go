@@ -12,21 +12,21 @@ import (
 	"github.com/ampbridge/ampbridge/policy"
 )
 
-// Claims are the claims of a token. Its signature is not verified.
+// Claims are the claims of a token with an unverified signature.
 type Claims struct {
 	Issuer   policy.Issuer
 	Subject  string
 	Audience []string
 	Expires  time.Time
-	// KeyID and Algorithm are those of its signature.
+	// KeyID and Algorithm are from the header of its signature.
 	KeyID, Algorithm string
 }
 
-// errNotToken does not show the text: it may be a secret.
+// errNotToken does not contain the text, which may be a secret.
 var errNotToken = errors.New("this is not a token: three parts in base64url, separated by dots, are expected")
 
 // ReadClaims reads a service-account token (a JWT, RFC 7519) without verifying
-// it. The error never shows any of it.
+// it. The error contains no part of the token.
 func ReadClaims(token string) (Claims, error) {
 	parts := strings.Split(strings.TrimSpace(token), ".")
 	if len(parts) != 3 {

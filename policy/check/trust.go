@@ -11,7 +11,8 @@ import (
 	"github.com/ampbridge/ampbridge/policy"
 )
 
-// WantedTrust is the subject that a trust document must let in, and its conditions.
+// WantedTrust has the subject that a trust document must let in, and the values of its
+// conditions.
 type WantedTrust struct {
 	Provider policy.ARN
 	Issuer   policy.Issuer
@@ -24,11 +25,12 @@ type WantedTrust struct {
 // webIdentity is the call that exchanges a token for a session.
 const webIdentity = "sts:AssumeRoleWithWebIdentity"
 
-// Trust judges a role's trust document, as IAM returned it. A document that
-// lets the subject in is not enough: its conditions must be exact. fix replaces the
-// document. One without a condition on :aud is a warning: STS compares a token's
-// audience with those that are registered with the provider in any case. So is one with a
-// condition that cannot be evaluated here: the session proves it.
+// Trust judges a role's trust document, as IAM returned it. It fails a document that lets in
+// more than the subject. fix replaces the document.
+//
+// A document without a condition on :aud is a warning: STS still compares the audience with
+// those of the provider. A condition that cannot be evaluated is a warning until the check
+// [Session] passes.
 func Trust(document string, want WantedTrust, fix Fix) Finding {
 	fails := func(format string, args ...any) Finding {
 		return Failed(TrustDocument, About{}, fix, format, args...)
@@ -94,7 +96,7 @@ func Trust(document string, want WantedTrust, fix Fix) Finding {
 	return f
 }
 
-// request returns what is known of the exchange of the subject's token.
+// request returns the known values of the call that exchanges the subject's token.
 func (w WantedTrust) request() request {
 	host := strings.ToLower(w.Issuer.Host())
 	r := request{host + ":sub": w.Subject.String(), host + ":aud": w.Audience}
@@ -124,8 +126,8 @@ func nameOf(s policy.Statement, index int) string {
 	return fmt.Sprintf("statement %d", index+1)
 }
 
-// MergeTrust returns a trust document in which statement stands in place of all that are
-// about web identities of the provider. Other statements stay: they are those of other
+// MergeTrust returns the trust document with the statement of another document in place of all
+// statements about web identities of the provider. It keeps the statements for other
 // clusters, services and people.
 func (w WantedTrust) MergeTrust(document string, statement policy.Document) policy.Document {
 	d, err := policy.ParseDocument(document)
@@ -149,8 +151,8 @@ func (w WantedTrust) ExceedsQuota(document string, quota int) bool {
 	return len(policy.TrustDocument(w.Provider, w.Issuer, w.Audience, subjects).String()) > quota
 }
 
-// miss returns why a statement does not let exactly the subject in, and the values that
-// differ; empty: it does.
+// miss returns why a statement does not let in exactly the subject, and the values that differ;
+// empty: it does.
 func (w WantedTrust) miss(s policy.Statement) (reason string, values *Comparison) {
 	var federated policy.Values
 	if s.Principal != nil {
@@ -181,7 +183,8 @@ func (w WantedTrust) miss(s policy.Statement) (reason string, values *Comparison
 	return "", nil
 }
 
-// condition refuses conditions that pass where they should not, or never.
+// condition returns why a condition is wrong: it lets in too much, or it never holds; empty: it
+// is right.
 func (w WantedTrust) condition(operator, key string, values policy.Values) (reason string, compared *Comparison) {
 	folded := strings.ToLower(operator)
 	isClaim := strings.HasSuffix(key, ":sub") || strings.HasSuffix(key, ":aud")

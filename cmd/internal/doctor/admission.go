@@ -56,7 +56,7 @@ func (x *runner) dryRun(ctx context.Context, s *subject) check.Finding {
 	pod, err := create("true")
 	warning := strings.Join(collected.texts, "; ")
 	switch {
-	// Admission plugins forbid too, with other messages.
+	// Admission plugins also answer Forbidden, with other messages.
 	case forbidden(err) && strings.Contains(err.Error(), "cannot create resource"):
 		return skipped("you may not create pods in %s, not even in a dry run: %v", s.Namespace, err)
 	case apierrors.IsBadRequest(err) && strings.Contains(err.Error(), "dry run"):
@@ -94,8 +94,8 @@ func (x *runner) dryRun(ctx context.Context, s *subject) check.Finding {
 	return failed(x.reachWebhook(), "the pod was not injected, and the webhook gave no reason")
 }
 
-// otherRevision returns how the installed policy differs from the file; empty: it does not, or
-// it cannot be read.
+// otherRevision returns the revisions of the installed policy and of the file; empty: they are
+// equal, or the installed policy cannot be read.
 func (x *runner) otherRevision(ctx context.Context) string {
 	found, err := kube.Policies(ctx, x.cluster.client, x.System)
 	if x.source.file == "" || err != nil || len(found) != 1 || revision([]byte(found[0].Text)) == x.checks.Head.PolicyRevision {
@@ -130,7 +130,7 @@ func (x *runner) refusedSample(
 	pods, err := x.prometheusPods(ctx, s)
 	running := err == nil && slices.ContainsFunc(pods, func(p *runningPod) bool { return p.mark.Policy != "" })
 	if plain != nil && running {
-		// The sample is not like the user's pods, which are admitted and injected.
+		// The user's own pods are admitted and injected: only the sample breaks the rule.
 		f := warned(fix, "doctor's sample pod is refused, with or without ampbridge, and the next pod may be: %v", refusal)
 		f.Proof = check.Pods
 		return f
@@ -138,8 +138,8 @@ func (x *runner) refusedSample(
 	return failed(fix, "the pod is refused: %v", refusal)
 }
 
-// missing returns the subject's destinations that an injected pod of mode prometheus lacks.
-// With the other modes a pod asks for one destination.
+// missing returns the destinations that an injected pod of mode prometheus lacks. With the
+// other modes a pod has the one destination that it asks for.
 func (x *runner) missing(s *subject, m inject.Injected) []string {
 	if m.Mode != "" {
 		return nil
@@ -158,7 +158,7 @@ func (x *runner) missing(s *subject, m inject.Injected) []string {
 var fixAltered = check.NewFix("exclude the container " + sidecarconfig.ContainerName + ", its volumes ampbridge-*, or the namespace from that " +
 	"webhook, or update it: an old one drops fields that it does not know, such as restartPolicy of an init container")
 
-// altered returns what an injected pod lacks of that which ampbridge added; empty: nothing.
+// altered returns which part of ampbridge's changes an injected pod lacks; empty: none.
 func altered(pod *corev1.Pod, m inject.Injected, token policy.Token) string {
 	for _, v := range pod.Spec.Volumes {
 		if v.Name != sidecarconfig.VolumeToken || v.Projected == nil || token.Source == policy.TokenSourceAzure {
@@ -192,9 +192,8 @@ func altered(pod *corev1.Pod, m inject.Injected, token policy.Token) string {
 	return ""
 }
 
-// ask adds the annotations by which a pod of the service account gets what it is granted,
-// if no grant has mode prometheus: the other modes are for containers that the pod names,
-// and for one destination.
+// ask adds the annotations that a pod of the service account needs. With mode prometheus it
+// needs none. With the other modes a pod names its containers and one destination.
 func (s *subject) ask(p *policy.Policy, pod *corev1.Pod) {
 	for _, mode := range []policy.Mode{policy.ModePrometheus, policy.ModeIdentity, policy.ModeRelay} {
 		granted, ok := p.EntitledAs(s.Subject, mode)

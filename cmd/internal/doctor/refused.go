@@ -15,15 +15,15 @@ import (
 	"github.com/ampbridge/ampbridge/webhook/breaker/store"
 )
 
-// fitSidecar is the fix where somebody's policy refuses pods because of the sidecar.
+// fitSidecar returns the fix for a policy that refuses pods because of the sidecar.
 func fitSidecar() check.Fix {
 	return check.NewFix("let the sidecar meet that rule (sidecar.resources, .volumeSizeLimit, .securityContext and .image of the " +
 		"policy), or exempt the container " + sidecarconfig.ContainerName + " and the volumes ampbridge-* from it; " +
 		"a changed policy is tried with the next pod")
 }
 
-// openFor returns the entry of the circuit breaker about the pod's workload, if the
-// workload's pods were refused. What cannot be read is none.
+// openFor returns the circuit breaker's entry for the pod's workload, if the workload's pods
+// were refused; false: there is none, or it cannot be read.
 func (x *runner) openFor(ctx context.Context, pod *corev1.Pod) (breaker.Entry, bool) {
 	state, err := store.Read(ctx, x.cluster.client.CoreV1().ConfigMaps(x.System))
 	if err != nil {
@@ -42,12 +42,12 @@ func (x *runner) openFor(ctx context.Context, pod *corev1.Pod) (breaker.Entry, b
 	return breaker.Entry{}, false
 }
 
-// refusalAge is for how long a refusal is shown: controllers try again after 1000 s at most.
+// refusalAge is how long a refusal counts. Controllers try again after 1000 s at most.
 const refusalAge = 20 * time.Minute
 
-// refusedPods returns which controller of the namespace cannot create its pods, and who
-// refuses them; empty: there is none, or the events cannot be read. Whose pods they are is
-// not known, because the events name no service account.
+// refusedPods returns the controller of the namespace that cannot create its pods, and who
+// refuses them; empty: there is none, or the events cannot be read. The events name no
+// service account, so the pods may be another one's.
 func (x *runner) refusedPods(ctx context.Context, namespace string) string {
 	list, err := x.cluster.client.CoreV1().Events(namespace).List(ctx,
 		metav1.ListOptions{FieldSelector: "reason=FailedCreate", Limit: pageSize})

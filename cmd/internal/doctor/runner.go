@@ -245,7 +245,7 @@ func (x *runner) checkSubject(ctx context.Context, named policy.Subject) {
 	ns, namespaceErr := x.cluster.namespace(ctx, named.Namespace)
 	annotations, accountErr := x.cluster.serviceAccountAnnotations(ctx, named)
 	if annotations[policy.AnnotationInject] == "false" && !slices.Contains(x.literalSubjects(), named) {
-		// A wildcard covers it, and it opted out: nothing is to be checked for it.
+		// A service account that only a wildcard covers may opt out.
 		x.checks.Add(check.Excluded(check.ServiceAccount, check.About{Subject: named.String()}, "it has opted out (annotation %s)",
 			policy.AnnotationInject))
 		return
@@ -300,8 +300,8 @@ func literal(g policy.Grant) []policy.Subject {
 	return list
 }
 
-// forgotten reports whether a service account exists that a grant names, in a namespace
-// without the label.
+// forgotten reports whether a service account of a grant exists in a namespace without the
+// label.
 func (x *runner) forgotten(ctx context.Context, s policy.Subject) bool {
 	ns, err := x.cluster.namespace(ctx, s.Namespace)
 	if _, labelled := ns.Labels[policy.LabelInjection]; err != nil || labelled {
@@ -311,9 +311,9 @@ func (x *runner) forgotten(ctx context.Context, s policy.Subject) bool {
 	return err == nil
 }
 
-// chosenSubjects returns the subjects to check: the one in the flags; else the
-// service accounts that exist and have a grant, also those in a namespace without the label
-// that a grant names, and, for a grant that covers none of these, the ones that it names.
+// chosenSubjects returns the subjects to check. With --service-account that is one. Else they
+// are the existing service accounts with a grant: those of labelled namespaces, and those that
+// a grant names. A grant that covers none of them adds all subjects that it names.
 func (x *runner) chosenSubjects(ctx context.Context) ([]policy.Subject, error) {
 	if x.ServiceAccount != "" {
 		return x.literalSubjects(), nil
@@ -364,7 +364,7 @@ func skipped(format string, args ...any) check.Finding {
 	return check.Skipped("", check.About{}, format, args...)
 }
 
-// unproven returns a skipped finding with a fix: with it, the check can run.
+// unproven returns a skipped finding. With the fix, the check can run.
 func unproven(fix check.Fix, format string, args ...any) check.Finding {
 	f := skipped(format, args...)
 	f.Fix = &fix

@@ -34,7 +34,7 @@ const (
 type exchange struct {
 	region           string
 	role, assumeRole policy.ARN
-	// externalID is shown to the second role; empty: none.
+	// externalID is for the session of the second role; empty: none.
 	externalID string
 	sts        policy.STS
 }
@@ -210,8 +210,7 @@ func (x *runner) checkWrite(ctx context.Context, s *subject, d policy.Destinatio
 	})
 }
 
-// checkRead queries with the subject's session. A destination that is for writes alone is
-// not asked: its role may not query, and a refusal would be a call for nothing.
+// checkRead queries with the subject's session, if the destination's access includes queries.
 func (x *runner) checkRead(ctx context.Context, s *subject, d policy.Destination) {
 	if !d.Queries() {
 		return
@@ -230,8 +229,9 @@ func (x *runner) checkRead(ctx context.Context, s *subject, d policy.Destination
 	})
 }
 
-// refusedBy judges a refusal of AMP. If AMP's own address gives no answer, that is this
-// machine's network; an endpoint of the policy is part of the installation.
+// refusedBy judges a refusal of AMP. If AMP's default address does not answer, the cause is this
+// machine's network. An endpoint or a proxy of the policy is part of the installation: if it
+// does not answer, the check fails, unless a pod has a session.
 func (x *runner) refusedBy(
 	ctx context.Context,
 	id check.ID,
@@ -259,7 +259,7 @@ func (x *runner) refusedBy(
 	return f
 }
 
-// skipUntilFlow adds that a check was skipped, unless the flow of the pods proves it.
+// skipUntilFlow adds a skipped finding that becomes a pass if the check flow passes.
 func (x *runner) skipUntilFlow(id check.ID, about check.About, reason string) {
 	if x.checks.Blocked(id, about) {
 		return

@@ -15,11 +15,11 @@ import (
 	"github.com/ampbridge/ampbridge/policy/sidecarconfig"
 )
 
-// restartedLately is how long after its end a crash of the sidecar is a warning.
+// restartedLately is how long a crash of the sidecar counts.
 const restartedLately = 15 * time.Minute
 
-// stuck returns a failure if something keeps the pod's sidecar from running. What only
-// takes its time is none.
+// stuck returns a failure if something prevents the pod's sidecar from running; false: it runs,
+// or it is starting.
 func (x *runner) stuck(ctx context.Context, pod *corev1.Pod) (check.Finding, bool) {
 	describe := check.NewFix("see the pod's events", check.Command{"kubectl", "describe", "pod", "--namespace", pod.Namespace, pod.Name})
 	for _, c := range pod.Status.Conditions {
@@ -96,7 +96,7 @@ func fixCrash(pod *corev1.Pod, status corev1.ContainerStatus) check.Fix {
 		"--container", sidecarconfig.ContainerName, "--previous"})
 }
 
-// crashed returns a warning if the sidecar runs, and ended a short time ago.
+// crashed returns a warning if the sidecar runs again after a recent crash.
 func (x *runner) crashed(pod *corev1.Pod) (check.Finding, bool) {
 	for _, s := range pod.Status.InitContainerStatuses {
 		last := s.LastTerminationState.Terminated

@@ -58,7 +58,7 @@ func (x *runner) checkSync(ctx context.Context) {
 	})
 }
 
-// sync observes sync. The error is about what cannot be read.
+// sync observes sync.
 func (x *runner) sync(ctx context.Context) (state check.SyncState, err error) {
 	client, chart := x.cluster.client, metav1.ListOptions{LabelSelector: kube.SyncSelector}
 	deployments, err := client.AppsV1().Deployments(x.System).List(ctx, chart)
@@ -220,7 +220,7 @@ func metricsPort(pod *corev1.Pod) int {
 	return syncMetricsPort
 }
 
-// pause returns early, with an error, when the context ends.
+// pause waits. It returns early, with an error, when the context ends.
 func pause(ctx context.Context, d time.Duration) error {
 	timer := time.NewTimer(d)
 	defer timer.Stop()

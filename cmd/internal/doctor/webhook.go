@@ -31,7 +31,7 @@ import (
 const (
 	// dialTimeout is short, because the webhook is often not reachable from here.
 	dialTimeout = 2 * time.Second
-	// expiresSoon is the remaining lifetime of a certificate that is a warning.
+	// expiresSoon is the remaining lifetime below which a certificate is a warning.
 	expiresSoon = 7 * 24 * time.Hour
 	// defaultPort is the port of a Service that a registration without a port calls.
 	defaultPort int32 = 443
@@ -39,7 +39,7 @@ const (
 	certificateSuffix = "-tls"
 )
 
-// reinstall restores the objects of the chart.
+// reinstall is the fix that restores the objects of the chart.
 var reinstall = check.NewFix("install the chart again: it registers the webhook")
 
 // checkWebhook checks how the API server would call the webhook.
@@ -340,8 +340,8 @@ func dial(ctx context.Context, address, name string) ([]*x509.Certificate, error
 	return conn.(*tls.Conn).ConnectionState().PeerCertificates, nil
 }
 
-// unverified returns the chain that failed the verification; nil: the error has
-// another reason.
+// unverified returns the certificate chain that failed the verification; nil: the error has
+// another cause.
 func unverified(err error) []*x509.Certificate {
 	var refused *tls.CertificateVerificationError
 	if !errors.As(err, &refused) {

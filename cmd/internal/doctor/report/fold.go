@@ -9,7 +9,7 @@ import (
 	"github.com/ampbridge/ampbridge/policy/check"
 )
 
-// few is the number of results with one outcome that are still printed one by one.
+// few is how many results with one outcome are printed one by one.
 const few = 3
 
 // fold groups the findings of one check by their outcome, the worst outcome first.
@@ -38,8 +38,7 @@ func fold(findings []check.Finding) [][]check.Finding {
 	return groups
 }
 
-// outcome returns what findings have in common that differ only in the names of their
-// objects.
+// outcome returns the same text for findings that differ only in the names of their objects.
 func outcome(f check.Finding) string {
 	parts := []string{string(f.ID), string(f.Status), string(f.BlockedBy), fmt.Sprint(f.Excluded), template(f, f.Message)}
 	if f.Fix != nil {
@@ -49,8 +48,8 @@ func outcome(f check.Finding) string {
 }
 
 var (
-	// volatile matches what differs from result to result without a meaning: the IDs of
-	// requests, spans of time, and numbers of samples.
+	// volatile matches what differs without a meaning: IDs of requests, spans of time, and
+	// numbers of samples.
 	volatile = regexp.MustCompile(`[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|` +
 		`\b[0-9.]+ ?(ms|s|seconds?|minutes?|hours?|days?|samples?|were)\b`)
 	// ownRole matches the ARN of a role, which each service account may have of its own.
@@ -142,8 +141,8 @@ func objects(findings []check.Finding) string {
 	return fmt.Sprintf("%d results", n)
 }
 
-// about returns the object of a line: the finding's, or of a group, its number and the
-// finding as the example; empty: the line is about everything.
+// about returns the object of a line. For several findings it is their number and the first
+// object as an example. It is empty if the line is about everything.
 func about(group []check.Finding) string {
 	if len(group) == 1 {
 		return group[0].About.String()
@@ -155,8 +154,7 @@ func about(group []check.Finding) string {
 	return text
 }
 
-// lines returns the groups to print: a group that is too small to fold becomes groups of
-// one.
+// lines returns the groups to print. It splits a group that is too small to fold.
 func lines(findings []check.Finding) [][]check.Finding {
 	var list [][]check.Finding
 	for _, group := range fold(findings) {

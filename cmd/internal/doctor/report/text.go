@@ -107,7 +107,7 @@ func printable(text string) string {
 	return escaped(text, func(r rune) bool { return r == '\n' || strconv.IsPrint(r) })
 }
 
-// escaped returns text with Go's escapes for the runes that keep refuses.
+// escaped returns text with Go's escapes for all runes that keep does not accept.
 func escaped(text string, keep func(rune) bool) string {
 	var b strings.Builder
 	for _, r := range text {
@@ -121,16 +121,15 @@ func escaped(text string, keep func(rune) bool) string {
 }
 
 const (
-	// contextBefore and contextAfter are how much of the equal parts is shown around a
-	// difference, in characters.
+	// contextBefore and contextAfter are how many characters are shown around a difference.
 	contextBefore, contextAfter = 28, 16
-	// longest is how much of a part that differs is shown.
+	// longest is how many characters of a difference are shown.
 	longest = 60
 )
 
-// compared returns lines with the places in which two values differ: both values, cut to
-// what is around, and a line with carets below the longer one. It returns nothing if the
-// values have nothing in common: the message has both.
+// compared returns three lines: both values, cut to the text around their differences, and
+// carets below the longer one. It returns nothing if the values have nothing in common: the
+// message contains both.
 func (p Printer) compared(c check.Comparison) []string {
 	found, wanted := c.Segments()
 	differing, equal := 0, 0
@@ -172,8 +171,8 @@ func (p Printer) compared(c check.Comparison) []string {
 	return []string{lineFound, lineWanted, carets}
 }
 
-// shown returns a part of a value, cut to what is near a difference, with escapes for all
-// that could look like something else.
+// shown returns a part of a value, cut to the text near a difference. It escapes everything but
+// printable ASCII.
 func shown(segments []check.Segment, i int) string {
 	s := segments[i]
 	text := []rune(escaped(s.Text, func(r rune) bool { return r >= ' ' && r < utf8.RuneSelf-1 }))

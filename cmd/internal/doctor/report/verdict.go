@@ -28,7 +28,7 @@ func overall(r check.Report) check.Status {
 // sentence of its own.
 type verdict struct {
 	status check.Status
-	// headline names what failed, or what keeps the report from being a success.
+	// headline names what failed or was not checked.
 	headline string
 	// rest counts the other results; empty: there are none.
 	rest string
@@ -81,7 +81,7 @@ func unreached(c check.Counts) bool {
 	return c.Passed+c.Warned == 0 && (len(c.Failed) == 0 || slices.Equal(c.Failed, []check.ID{check.Kubernetes}))
 }
 
-// sides are the systems that doctor asks, each with the check that reaches it.
+// sides are the systems that doctor reads, each with the check that reaches it first.
 var sides = []struct {
 	name  string
 	root  check.ID
@@ -97,9 +97,8 @@ func policyUnread(r check.Report) bool {
 	return len(r.Failed()) == 0 && slices.Contains(r.Unchecked(), check.Policy) && reached(r, check.Kubernetes)
 }
 
-// notChecked returns which of the checks were skipped, with why, a text in parentheses;
-// empty: the reason in the findings. If a whole side was not reached, it names the side
-// in place of its checks.
+// notChecked describes the skipped checks. A side that was not reached stands for its checks.
+// why is a text in parentheses; empty: the reason of the finding.
 func notChecked(r check.Report, ids []check.ID, why string) string {
 	var parts []string
 	for _, side := range sides {
