@@ -59,8 +59,8 @@ func (r request) condition(operator, key string, values policy.Values) truth {
 	have, known := r[key]
 	compare, negated := comparison(base)
 	switch {
-	case !known && (strings.HasSuffix(key, ":sub") || strings.HasSuffix(key, ":aud")):
-		// The request has no claim of another issuer.
+	case !known && isClaim(key):
+		// The request has no such claim of this issuer, and none of another issuer.
 		return truthOf(negated || strings.HasSuffix(strings.ToLower(operator), "ifexists"))
 	case base == "null" && known:
 		return truthOf(!slices.Contains(values, "true"))
@@ -68,6 +68,12 @@ func (r request) condition(operator, key string, values policy.Values) truth {
 		return unknown
 	}
 	return truthOf(slices.ContainsFunc(values, func(v string) bool { return compare(v, have) }) != negated)
+}
+
+// isClaim reports whether the key is a claim of an issuer: its service is a host name.
+func isClaim(key string) bool {
+	service, _, _ := strings.Cut(key, ":")
+	return strings.Contains(service, ".")
 }
 
 func truthOf(ok bool) truth {

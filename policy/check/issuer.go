@@ -78,7 +78,7 @@ func Keys(issuer policy.Issuer, p Published, token Claims) Finding {
 		return Failed(SigningKeys, About{}, fix, format, args...)
 	}
 	switch {
-	case p.Unreached && issuer.Unreachable() != "":
+	case issuer.Unreachable() != "":
 		return fails(PublishKeys, "%s", issuer.Unreachable())
 	case p.Unreached:
 		f := Skipped(SigningKeys, About{}, "this machine could not reach the issuer, and whether AWS can is not proven: %s", p.Problem)

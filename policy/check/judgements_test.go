@@ -218,6 +218,7 @@ func TestTrust(t *testing.T) {
 		{"denied to all but an account", strings.Replace(good, "[{", `[{"Sid":"Mine","Effect":"Deny","NotPrincipal":{"AWS":`+
 			`"arn:aws:iam::111122223333:root"},"Action":"sts:AssumeRoleWithWebIdentity"},{`, 1), Fail, "statement Mine denies them"},
 		{"every call is allowed", strings.Replace(good, `"sts:AssumeRoleWithWebIdentity"`, `"sts:*"`, 1), Pass, "lets"},
+		{"a claim that no token has", strings.Replace(good, `/:aud"`, `/:aux"`, 1), Fail, "never applies"},
 		{"ForAnyValue", strings.Replace(good, "StringEquals", "ForAnyValue:StringEquals", 1), Pass, "lets"},
 		{"keys in upper case", strings.ReplaceAll(good, "uuid/:", "UUID/:"), Pass, "lets"},
 		{"not JSON", "{", Fail, "cannot be read"},

@@ -187,11 +187,11 @@ func (w WantedTrust) miss(s policy.Statement) (reason string, values *Comparison
 // is right.
 func (w WantedTrust) condition(operator, key string, values policy.Values) (reason string, compared *Comparison) {
 	folded := strings.ToLower(operator)
-	isClaim := strings.HasSuffix(key, ":sub") || strings.HasSuffix(key, ":aud")
-	if isClaim && (strings.HasSuffix(folded, "ifexists") || strings.HasPrefix(folded, "forallvalues:")) {
+	subOrAud := strings.HasSuffix(key, ":sub") || strings.HasSuffix(key, ":aud")
+	if subOrAud && (strings.HasSuffix(folded, "ifexists") || strings.HasPrefix(folded, "forallvalues:")) {
 		return fmt.Sprintf("%s of %s also passes without the claim: write StringEquals", operator, key), nil
 	}
-	if isClaim && operatorOf(operator) == "stringlike" && slices.ContainsFunc(values, func(v string) bool { return strings.ContainsAny(v, "*?") }) {
+	if subOrAud && operatorOf(operator) == "stringlike" && slices.ContainsFunc(values, func(v string) bool { return strings.ContainsAny(v, "*?") }) {
 		return fmt.Sprintf(
 			"StringLike of %s lets in whatever %s matches: write StringEquals and exact names",
 			key,

@@ -11,6 +11,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/config"
 	"github.com/aws/aws-sdk-go-v2/service/amp"
+	"github.com/aws/aws-sdk-go-v2/service/amp/types"
 	"github.com/aws/aws-sdk-go-v2/service/sts"
 	"github.com/aws/smithy-go"
 	smithyhttp "github.com/aws/smithy-go/transport/http"
@@ -338,8 +339,14 @@ func describeWorkspace(ctx context.Context, me caller, d policy.Destination) che
 	if got := aws.ToString(out.Workspace.Arn); got != d.Workspace.String() {
 		return failed(elsewhere, "%s is %s, not %s", d.Workspace.ID(), got, d.Workspace).Comparing("ARN", d.Workspace.String(), got)
 	}
-	if status := out.Workspace.Status.StatusCode; status != "ACTIVE" {
+	switch status := out.Workspace.Status.StatusCode; status {
+	case types.WorkspaceStatusCodeActive:
+	case types.WorkspaceStatusCodeUpdating:
+		return passed("%s is being updated, and is in service", d.Workspace.ID())
+	case types.WorkspaceStatusCodeCreating:
 		return failed(check.NewFix("wait until the workspace is active"), "%s is %s", d.Workspace.ID(), status)
+	default:
+		return failed(check.NewFix("create another workspace, and copy its whole ARN into the policy"), "%s is %s", d.Workspace.ID(), status)
 	}
 	return passed("%s is active", d.Workspace.ID())
 }
