@@ -14,22 +14,12 @@ import (
 // The pod of the dry run asks for what its service account is granted, whatever the mode,
 // and the webhook's own code injects it.
 func TestSamplePodAsksForItsMode(t *testing.T) {
-	p, err := policy.Parse([]byte(`
-apiVersion: ampbridge.io/v1alpha1
-kind: Policy
-cluster: {name: dev}
-destinations:
-- {name: central, workspace: "arn:aws:aps:eu-west-1:111122223333:workspace/ws-0123abcd"}
-- {name: reader, workspace: "arn:aws:aps:eu-west-1:111122223333:workspace/ws-0123abcd", access: [query]}
-grants:
-- {namespaces: [m], serviceAccounts: [prometheus, both], destinations: [central]}
-- {namespaces: [m], serviceAccounts: [grafana, both, two], destinations: [reader], mode: identity}
-- {namespaces: [m], serviceAccounts: [two], destinations: [central], mode: identity}
-- {namespaces: [m], serviceAccounts: [vmagent, modes], destinations: [central], mode: relay}
-- {namespaces: [m], serviceAccounts: [modes], destinations: [reader], mode: identity}
-trust: {manage: none}
-`))
-	testkit.Must(t, err)
+	p := policyOf(t, `
+{namespaces: [m], serviceAccounts: [prometheus, both], destinations: [central]},
+{namespaces: [m], serviceAccounts: [grafana, both, two], destinations: [reader], mode: identity},
+{namespaces: [m], serviceAccounts: [two], destinations: [central], mode: identity},
+{namespaces: [m], serviceAccounts: [vmagent, modes], destinations: [central], mode: relay},
+{namespaces: [m], serviceAccounts: [modes], destinations: [reader], mode: identity}`)
 	named := func(mode, destination string) map[string]string {
 		return map[string]string{policy.AnnotationContainer: sampleContainer, policy.AnnotationMode: mode,
 			policy.AnnotationDestination: destination}

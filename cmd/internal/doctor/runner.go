@@ -200,7 +200,7 @@ func (x *runner) checkSubjects(ctx context.Context) {
 		return
 	}
 	if len(subjects) == 0 {
-		x.checks.Add(x.noSubjects(ctx))
+		x.checks.Add(x.noSubjects(ctx)...)
 		return
 	}
 	for _, s := range subjects {
@@ -217,28 +217,38 @@ func (x *runner) addSubject(s policy.Subject, labels map[string]string) *subject
 	return added
 }
 
-// noSubjects returns why there is no service account to check.
-func (x *runner) noSubjects(ctx context.Context) check.Finding {
+// noSubjects returns the findings about namespaces, service accounts and grants if there is no
+// service account to check.
+func (x *runner) noSubjects(ctx context.Context) []check.Finding {
+	all := check.About{}
 	discover := check.NewFix("add a grant for the service account of your Prometheus to the policy: discover prints it",
 		check.Command{"ampbridge", "discover"})
 	if x.Namespace != "" {
 		ns, err := x.cluster.namespace(ctx, x.Namespace)
-		if f := x.namespaceFinding(ctx, x.Namespace, ns, err); f.Status != check.Pass {
-			return f.For(check.Namespace, check.About{})
+		found := x.namespaceFinding(ctx, x.Namespace, ns, err).For(check.Namespace, all)
+		if found.Status != check.Pass {
+			return []check.Finding{found}
 		}
-		return check.Failed(check.Grant, check.About{}, discover, "no grant covers a service account of namespace %s", x.Namespace)
+		return []check.Finding{found, check.Failed(check.Grant, all, discover, "no grant covers a service account of namespace %s", x.Namespace)}
 	}
 	labelled, err := x.cluster.labelledNamespaces(ctx)
-	switch {
-	case len(x.policy.Grants) == 0:
-		return check.Failed(check.Grant, check.About{}, discover, "the policy has no grants")
-	case err == nil && len(labelled) > 0:
-		return check.Failed(check.Grant, check.About{}, discover, "no grant covers a service account of the labelled namespaces: %s",
-			strings.Join(labelled, ", "))
+	if err != nil || len(labelled) == 0 {
+		return []check.Finding{check.Failed(check.Namespace, all, check.NewFix("label the namespace of your Prometheus",
+			check.Command{"kubectl", "label", "namespace", "NAMESPACE", policy.LabelInjection + "=" + string(policy.InjectionEnabled)}),
+			"no service account that a grant covers is in a namespace with the label %s", policy.LabelInjection)}
 	}
-	return check.Failed(check.Namespace, check.About{}, check.NewFix("label the namespace of your Prometheus",
-		check.Command{"kubectl", "label", "namespace", "NAMESPACE", policy.LabelInjection + "=" + string(policy.InjectionEnabled)}),
-		"no service account that a grant covers is in a namespace with the label %s", policy.LabelInjection)
+	names := strings.Join(labelled, ", ")
+	findings := []check.Finding{
+		check.Passed(check.Namespace, all, "with the label: %s", names),
+		check.Failed(check.Grant, all, discover, "no grant covers a service account of the labelled namespaces: %s", names),
+	}
+	if len(x.policy.Grants) == 0 {
+		findings[1].Message = "the policy has no grants"
+	}
+	if accounts, err := x.cluster.labelledAccounts(ctx); err == nil && len(accounts) > 0 {
+		findings = append(findings, check.Passed(check.ServiceAccount, all, "the labelled namespaces have %d", len(accounts)))
+	}
+	return findings
 }
 
 func (x *runner) checkSubject(ctx context.Context, named policy.Subject) {

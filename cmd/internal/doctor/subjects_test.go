@@ -58,6 +58,7 @@ func TestNoSubjects(t *testing.T) {
 		id                 check.ID
 		want               string
 	}{
+		{"no grants and no label", "", "", nil, check.Namespace, "is in a namespace with the label"},
 		{"no grants", "", "", map[string]string{"monitoring": "enabled"}, check.Grant, "the policy has no grants"},
 		{"grants for others", grant, "", map[string]string{"monitoring": "enabled"}, check.Grant,
 			"no grant covers a service account of the labelled namespaces: monitoring"},
@@ -73,7 +74,13 @@ func TestNoSubjects(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			x := runnerOn(t, namespaces(c.labels))
 			x.policy, x.Namespace = policyOf(t, c.grants), c.flag
-			f := x.noSubjects(t.Context())
+			var r check.Runner
+			r.Add(x.noSubjects(t.Context())...)
+			report := r.Report()
+			if failed := report.Failed(); len(failed) != 1 {
+				t.Fatalf("failed: %v", failed)
+			}
+			f := report.Of(report.Failed()[0])[0]
 			if f.ID != c.id || f.Status != check.Fail || !strings.Contains(f.Message, c.want) || f.Fix == nil {
 				t.Errorf("%s %s: %s", f.Status, f.ID, f.Message)
 			}

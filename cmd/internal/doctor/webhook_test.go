@@ -90,15 +90,7 @@ func TestEndpointsNameThePort(t *testing.T) {
 
 // What another webhook removes from an injected pod, or changes in it, is named.
 func TestAltered(t *testing.T) {
-	p, err := policy.Parse([]byte(`
-apiVersion: ampbridge.io/v1alpha1
-kind: Policy
-cluster: {name: dev}
-destinations: [{name: central, workspace: "arn:aws:aps:eu-west-1:111122223333:workspace/ws-0123abcd"}]
-grants: [{namespaces: [m], serviceAccounts: [prometheus], destinations: [central]}]
-trust: {manage: none}
-`))
-	testkit.Must(t, err)
+	p := policyOf(t, "{namespaces: [m], serviceAccounts: [prometheus], destinations: [central]}")
 	sidecar := func(pod *corev1.Pod) *corev1.Container {
 		for i := range pod.Spec.InitContainers {
 			if pod.Spec.InitContainers[i].Name == "ampbridge-config" {
