@@ -15,28 +15,6 @@ import (
 	"github.com/ampbridge/ampbridge/test/testkit"
 )
 
-// modes grants identity to the service account identity, and relay to the service account relay.
-// chained is for a destination with a second role.
-const modes = `
-apiVersion: ampbridge.io/v1alpha1
-kind: Policy
-cluster: {name: dev, issuer: "https://oidc.example.com/dev/"}
-destinations:
-- {name: central, workspace: "arn:aws:aps:eu-west-1:111122223333:workspace/ws-0123abcd"}
-- {name: backup, workspace: "arn:aws:aps:us-east-1:444455556666:workspace/ws-4567cdef"}
-- name: chained
-  workspace: arn:aws:aps:eu-west-1:111122223333:workspace/ws-89abcdef
-  assumeRole: arn:aws:iam::555566667777:role/writer
-  externalID: dev/writer
-  sts: {endpoint: "https://sts.eu-west-1.api.aws"}
-grants:
-- {namespaces: [monitoring], serviceAccounts: [identity], destinations: [central], mode: identity}
-- {namespaces: [monitoring], serviceAccounts: [relay], destinations: [central], mode: relay}
-- {namespaces: [monitoring], serviceAccounts: [both], destinations: [central, backup], mode: identity}
-- {namespaces: [monitoring], serviceAccounts: [chained], destinations: [chained], mode: identity}
-trust: {manage: none}
-`
-
 // writerPod has two containers, a native sidecar and an ordinary init container.
 const writerPod = `
 metadata:
@@ -70,7 +48,7 @@ func namedCase(t *testing.T, account, names string, change func(*corev1.Pod)) (d
 	if data, err = yaml.YAMLToJSON(text); err != nil {
 		t.Fatal(err)
 	}
-	p, err := policy.Parse([]byte(modes))
+	p, err := policy.Parse(readFile(t, "modes.yaml"))
 	testkit.Must(t, err)
 	o = Options{Policy: p, Image: testImage}
 	got, d = injectNamedOnce(t, data, o)
