@@ -16,14 +16,10 @@ func fullPolicy(t testing.TB) *policy.Policy {
 	return policytest.Parse(t, data)
 }
 
-func example(t *testing.T, serviceAccount policy.Subject) Config {
+func example(t *testing.T, namespace, serviceAccount string) Config {
 	t.Helper()
 	p := fullPolicy(t)
-	e, ok := p.Entitled(serviceAccount)
-	if !ok {
-		t.Fatalf("%s is not entitled", serviceAccount)
-	}
-	return placed(New(p, e))
+	return placed(New(p, policytest.Entitled(t, p, namespace, serviceAccount)))
 }
 
 // placed returns a config with the paths of an injected pod.
@@ -34,7 +30,7 @@ func placed(a Config) Config {
 }
 
 func TestNew(t *testing.T) {
-	a := example(t, policy.Subject{Namespace: "monitoring", ServiceAccount: "prometheus-k8s"})
+	a := example(t, "monitoring", "prometheus-k8s")
 	if a.SessionSeconds != 12*3600 || a.STS.ProxyURL != "http://proxy.example:3128" || len(a.Destinations) != 2 {
 		t.Errorf("sidecar config = %+v", a)
 	}
@@ -51,7 +47,7 @@ func TestNew(t *testing.T) {
 // TestWayToSTS: a destination's settings for STS take precedence, and the policy's apply to the
 // rest. A destination without settings has none in the config.
 func TestWayToSTS(t *testing.T) {
-	a := example(t, policy.Subject{Namespace: "monitoring", ServiceAccount: "prometheus-k8s"})
+	a := example(t, "monitoring", "prometheus-k8s")
 	central, backup := a.Destinations[0], a.Destinations[1]
 	if central.STS != nil || central.ExternalID != "" {
 		t.Errorf("central: %+v, %q", central.STS, central.ExternalID)
@@ -65,7 +61,7 @@ func TestWayToSTS(t *testing.T) {
 // TestWayToAMP: the relay gets the settings of the block for sigv4, because a pod may move to the
 // relay. The text of the CA is beside the block, and each destination has its own CA file.
 func TestWayToAMP(t *testing.T) {
-	a := example(t, policy.Subject{Namespace: "monitoring", ServiceAccount: "prometheus-k8s"})
+	a := example(t, "monitoring", "prometheus-k8s")
 	central, backup := a.Destinations[0], a.Destinations[1]
 	if central.AMP.ProxyURL != "http://proxy.example:3128" || !strings.HasPrefix(central.AMP.CABundle, "-----BEGIN CERTIFICATE-----") ||
 		central.AMP.ProxyFromEnvironment || central.AMP.DropOn429 {
@@ -89,8 +85,7 @@ func TestRolesOfServiceAccounts(t *testing.T) {
 	p := fullPolicy(t)
 	p.Trust.RoleScope = policy.RoleScopeServiceAccount
 	p.Destinations[1].Role = policy.ARN{Partition: "aws-us-gov", Service: "iam", Account: "444455556666", Resource: "role/admins"}
-	e, _ := p.Entitled(policy.Subject{Namespace: "monitoring", ServiceAccount: "prometheus-k8s"})
-	a := New(p, e)
+	a := New(p, policytest.Entitled(t, p, "monitoring", "prometheus-k8s"))
 	for i, want := range []string{"arn:aws:iam::111122223333:role/ampbridge/dev-aks/" +
 		"ampbridge.dev-aks.central.monitoring.prometheus-k8s", "arn:aws-us-gov:iam::444455556666:role/admins"} {
 		if got := a.Destinations[i].Role; got != want {
@@ -102,13 +97,13 @@ func TestRolesOfServiceAccounts(t *testing.T) {
 // TestReplicaLabels: only a group that the policy or the pod declares gets replica labels, with its
 // own name.
 func TestReplicaLabels(t *testing.T) {
-	plain := example(t, policy.Subject{Namespace: "monitoring", ServiceAccount: "prometheus-k8s"}).Destinations[0].For("p-0")
+	plain := example(t, "monitoring", "prometheus-k8s").Destinations[0].For("p-0")
 	for _, r := range plain.WriteRelabelConfigs {
 		if r.TargetLabel == "__replica__" {
 			t.Error("a pod outside of a group carries __replica__")
 		}
 	}
-	group := example(t, policy.Subject{Namespace: "legacy", ServiceAccount: "prometheus"}).Destinations[0].For("p-0")
+	group := example(t, "legacy", "prometheus").Destinations[0].For("p-0")
 	labels := map[string]string{}
 	for _, r := range group.WriteRelabelConfigs {
 		if r.TargetLabel == "cluster" && (r.SourceLabels != nil || r.Regex != nil) {
@@ -124,7 +119,7 @@ func TestReplicaLabels(t *testing.T) {
 }
 
 func TestEncodeAndDecode(t *testing.T) {
-	a := example(t, policy.Subject{Namespace: "monitoring", ServiceAccount: "prometheus-k8s"})
+	a := example(t, "monitoring", "prometheus-k8s")
 	a.Reload, a.Prometheus = StartOnly, Prometheus{Address: "127.0.0.1:9090", Prefix: "/p", TLS: true}
 	a.MountPoints = []MountPoint{{Name: "rules"}, {Name: "web.yml", File: true}}
 	got, err := Decode(a.Encode())
@@ -139,7 +134,7 @@ func TestEncodeAndDecode(t *testing.T) {
 // TestOldest: without new settings the text stays the same, and newer fields of a block appear only
 // if the policy sets them. The hash of the text shows which pods are outdated.
 func TestOldest(t *testing.T) {
-	text := example(t, policy.Subject{Namespace: "monitoring", ServiceAccount: "prometheus-k8s"}).Encode()
+	text := example(t, "monitoring", "prometheus-k8s").Encode()
 	for _, newer := range []string{"reload", "prometheus", "mountPoints", "send_native_histograms", "sample_age_limit"} {
 		if strings.Contains(text, `"`+newer+`":`) {
 			t.Errorf("%s is written: %s", newer, text)
@@ -148,7 +143,7 @@ func TestOldest(t *testing.T) {
 }
 
 func TestDecodeNamesWhatIsWrong(t *testing.T) {
-	a := example(t, policy.Subject{Namespace: "monitoring", ServiceAccount: "prometheus-k8s"})
+	a := example(t, "monitoring", "prometheus-k8s")
 	noToken, newer := a, a
 	noToken.Token, newer.Version = "", VersionWriter+1
 	for text, want := range map[string]string{

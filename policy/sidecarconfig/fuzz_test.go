@@ -9,8 +9,8 @@ import (
 	"github.com/ampbridge/ampbridge/test/testkit"
 )
 
-// FuzzDecode: what is read is complete, and reads the same again once it is
-// written; and a pod's name finds its way into the blocks, whatever it is.
+// FuzzDecode: a config that was decoded is complete, and is the same after it is encoded and
+// decoded again. Any name of a pod appears in the blocks unchanged.
 func FuzzDecode(f *testing.F) {
 	p := fullPolicy(f)
 	for _, account := range []string{"prometheus-k8s", "other"} {

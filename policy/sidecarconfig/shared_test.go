@@ -2,12 +2,10 @@ package sidecarconfig
 
 import (
 	"testing"
-
-	"github.com/ampbridge/ampbridge/policy"
 )
 
-// sharedAlike checks that the two ways to encode a config agree: the mark of a pod is
-// the hash of one, and the auditor compares it with the other's.
+// sharedAlike checks that both ways to encode a config give the same text. The mark of a pod is the
+// hash of one, and the auditor compares it with the hash of the other.
 func sharedAlike(t *testing.T, c Config) {
 	t.Helper()
 	if got, want := string(NewShared(c).Append(nil, c)), c.Encode(); got != want {
@@ -16,9 +14,7 @@ func sharedAlike(t *testing.T, c Config) {
 }
 
 func TestShared(t *testing.T) {
-	for _, account := range []policy.Subject{{Namespace: "monitoring", ServiceAccount: "prometheus-k8s"},
-		{Namespace: "legacy", ServiceAccount: "prometheus"}} {
-		a := example(t, account)
+	for _, a := range []Config{example(t, "monitoring", "prometheus-k8s"), example(t, "legacy", "prometheus")} {
 		for _, edit := range []func(*Config){
 			func(*Config) {},
 			func(c *Config) { c.Private = true },
@@ -41,7 +37,7 @@ func TestShared(t *testing.T) {
 
 // TestSharedByMany: one encoder serves configs that differ in the pod's own members.
 func TestSharedByMany(t *testing.T) {
-	a := example(t, policy.Subject{Namespace: "monitoring", ServiceAccount: "prometheus-k8s"})
+	a := example(t, "monitoring", "prometheus-k8s")
 	s := NewShared(a)
 	b := a
 	b.File, b.Private, b.MetricsPort = "other.yml", true, 29095

@@ -69,3 +69,13 @@ func ParseDraft(t testing.TB, text string) *policy.Policy {
 	testkit.Must(t, err)
 	return p
 }
+
+// Entitled returns what the policy gives to a service account, and fails the test if it gives nothing.
+func Entitled(t testing.TB, p *policy.Policy, namespace, serviceAccount string) policy.Entitlement {
+	t.Helper()
+	e, ok := p.Entitled(policy.Subject{Namespace: namespace, ServiceAccount: serviceAccount})
+	if !ok {
+		t.Fatalf("no grant covers service account %s of namespace %s", serviceAccount, namespace)
+	}
+	return e
+}

@@ -53,21 +53,12 @@ func decodePod(t testing.TB, text string) *Pod {
 	return pod
 }
 
-func entitled(t testing.TB, p *policy.Policy) policy.Entitlement {
-	t.Helper()
-	e, ok := p.Entitled(policy.Subject{Namespace: "monitoring", ServiceAccount: "prometheus"})
-	if !ok {
-		t.Fatal("the test policy does not grant")
-	}
-	return e
-}
-
 // admitted is the pod as the webhook injects it under a policy.
 func admitted(t testing.TB, pod string, p *policy.Policy) string {
 	t.Helper()
 	operations, d := inject.Inject(
 		&decodePod(t, pod).Pod,
-		policy.Decision{Inject: true, Entitlement: entitled(t, p)},
+		policy.Decision{Inject: true, Entitlement: policytest.Entitled(t, p, "monitoring", "prometheus")},
 		inject.Options{Policy: p, Image: testImage},
 	)
 	if !d.Inject || len(operations) == 0 {
@@ -103,7 +94,7 @@ func TestAssess(t *testing.T) {
 	pull := waiting(`"state": {"waiting": {"reason": "ImagePullBackOff", "message": "Back-off"}}`)
 	w := breaker.Workload{Namespace: "monitoring", Kind: "StatefulSet", Name: "p"}
 	open := breaker.State{}.With(
-		breaker.Entry{Workload: w, Revision: breaker.Revision(now, entitled(t, now), testImage), Cause: "ImagePullBackOff"},
+		breaker.Entry{Workload: w, Revision: breaker.Revision(now, policytest.Entitled(t, now, "monitoring", "prometheus"), testImage), Cause: "ImagePullBackOff"},
 	)
 	annotated := func(key, value string) string {
 		return `{"metadata": {"annotations": {"` + key + `": "` + value + `"}}}`

@@ -5,7 +5,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/ampbridge/ampbridge/policy"
 	"github.com/ampbridge/ampbridge/test/policytest"
 	"github.com/ampbridge/ampbridge/test/testkit"
 	"github.com/ampbridge/ampbridge/webhook/breaker"
@@ -38,11 +37,7 @@ func TestRevisionFollowsWhatCouldHelp(t *testing.T) {
 	revision := func(more, image string) string {
 		t.Helper()
 		p := policytest.Parse(t, policytest.Granting("prometheus", "monitoring")+more)
-		e, ok := p.Entitled(policy.Subject{Namespace: "monitoring", ServiceAccount: "prometheus"})
-		if !ok {
-			t.Fatal("not granted")
-		}
-		return breaker.Revision(p, e, image)
+		return breaker.Revision(p, policytest.Entitled(t, p, "monitoring", "prometheus"), image)
 	}
 	first := revision("", "a")
 	for _, test := range []struct {
