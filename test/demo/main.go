@@ -20,6 +20,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/client-go/rest"
 
 	"github.com/ampbridge/ampbridge/test/awstest"
 	"github.com/ampbridge/ampbridge/test/env"
@@ -31,6 +32,7 @@ func main() {
 	stay := flag.Bool("stay", false, "keep everything running at the end, and say where to look")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	rest.SetDefaultWarningHandler(rest.NoWarnings{}) // the demo shows what the webhook changed
 	d := &demo{ctx: ctx, out: os.Stdout, begun: time.Now()}
 	err := errors.Join(d.run(*stay), d.close())
 	stop()
@@ -79,16 +81,20 @@ func (d *demo) run(stay bool) (err error) {
 		)
 	}
 	if stay {
-		d.say(
-			"\nIt keeps running; Ctrl-C ends it.\n  Prometheus      http://127.0.0.1:%s\n  its configuration "+
-				"http://127.0.0.1:%s/config\n  webhook metrics %s\n  API server      kubectl --kubeconfig %s get pods -A\n  AWS's double    "+
-				"AWS_ENDPOINT_URL=%s\n",
-			env.Port(d.server.Object),
-			env.Port(d.server.Object),
-			d.env.MetricsURL,
-			d.env.Cluster.Kubeconfig(),
-			d.env.Cloud.URL,
-		)
+		shell, err := d.env.WriteShell()
+		if err != nil {
+			return err
+		}
+		d.say(`
+It keeps running; Ctrl-C ends it.
+  Prometheus         http://127.0.0.1:%[1]s
+  its configuration  http://127.0.0.1:%[1]s/config
+  webhook metrics    %[2]s
+  in another shell:
+    . %[3]s
+    kubectl get pods -A
+    ampbridge status --policy %[4]s
+`, env.Port(d.server.Object), d.env.MetricsURL, shell, d.env.PolicyFile)
 		<-d.ctx.Done()
 	}
 	return nil

@@ -230,13 +230,29 @@ func (e *Env) Sync(ctx context.Context) (string, error) {
 // administrator and uses AWS's double.
 func (e *Env) Ampbridge(ctx context.Context, args ...string) (string, error) {
 	cmd := exec.CommandContext(ctx, e.tools["ampbridge"], args...)
-	cmd.Env = append(append([]string{"PATH=" + os.Getenv("PATH"), "HOME=" + e.dir, "AWS_REGION=" + Region},
-		e.Cloud.Environ()...), e.Account.AdminCredentials().Environ()...)
+	cmd.Env = append([]string{"PATH=" + os.Getenv("PATH"), "HOME=" + e.dir}, e.administrator()...)
 	out, err := cmd.CombinedOutput()
 	if err != nil {
 		return string(out), fmt.Errorf("ampbridge %s: %w\n%s", strings.Join(args, " "), err, out)
 	}
 	return string(out), nil
+}
+
+// administrator returns the variables with which a program uses the AWS double as the account's administrator.
+func (e *Env) administrator() []string {
+	return slices.Concat([]string{"AWS_REGION=" + Region}, e.Cloud.Environ(), e.Account.AdminCredentials().Environ())
+}
+
+// WriteShell writes a file for a person's shell, and returns its path. The file sets the variables for the
+// cluster and for the AWS double.
+func (e *Env) WriteShell() (string, error) {
+	text := ""
+	for _, v := range append(e.administrator(), "KUBECONFIG="+e.Cluster.Kubeconfig()) {
+		name, value, _ := strings.Cut(v, "=")
+		text += fmt.Sprintf("export %s='%s'\n", name, value)
+	}
+	path := filepath.Join(e.dir, "shell")
+	return path, os.WriteFile(path, []byte(text), 0o600)
 }
 
 // Run runs the pod as the kubelet would. pod is the API server's answer.
