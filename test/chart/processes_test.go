@@ -69,8 +69,9 @@ func (f *fixture) startDeployment(t *testing.T, name string, all objects, policy
 	kubeconfig, err := f.KubeconfigFor(t.Context(), namespace, name)
 	testkit.Must(t, err)
 	p := &process{health: testkit.FreeAddr(t), metrics: testkit.FreeAddr(t)}
-	args := append(
-		podOf(t, all.get(t, "Deployment", name)).Containers[0].Args,
+	args := podOf(t, all.get(t, "Deployment", name)).Containers[0].Args
+	args = append(
+		args,
 		"--policy="+policy,
 		"--kubeconfig="+kubeconfig,
 		"--health-addr="+p.health,

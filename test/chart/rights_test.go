@@ -40,15 +40,16 @@ func (f *fixture) testWebhookRights(t *testing.T) {
 	// somebody deletes is made again, under its name and no other.
 	testkit.Must(t, applySecret(c, "ampbridge-webhook-tls")(t.Context()))
 	f.forbidden(t, account, map[string]call{
-		"list service accounts":               tryList(c.CoreV1().ServiceAccounts("").List),
-		"read a pod":                          tryGet(c.CoreV1().Pods("monitoring").Get, "any"),
-		"open the circuit breaker":            tryUpdate(c.CoreV1().ConfigMaps(namespace).Update, configMap("ampbridge-breaker")),
-		"apply another secret":                applySecret(c, "other"),
-		"delete its registration":             tryDelete(c.AdmissionregistrationV1().MutatingWebhookConfigurations().Delete, "ampbridge"),
-		"delete the policy's registration":    tryDelete(c.AdmissionregistrationV1().ValidatingWebhookConfigurations().Delete, "ampbridge"),
-		"change another's validating webhook": tryPatch(c.AdmissionregistrationV1().ValidatingWebhookConfigurations().Patch, "other", `{"webhooks":[]}`),
-		"delete the copy of the policy":       tryDelete(c.CoreV1().ConfigMaps(namespace).Delete, "ampbridge-policy-accepted"),
-		"evict a pod":                         evict(c, "monitoring"),
+		"list service accounts":            tryList(c.CoreV1().ServiceAccounts("").List),
+		"read a pod":                       tryGet(c.CoreV1().Pods("monitoring").Get, "any"),
+		"open the circuit breaker":         tryUpdate(c.CoreV1().ConfigMaps(namespace).Update, configMap("ampbridge-breaker")),
+		"apply another secret":             applySecret(c, "other"),
+		"delete its registration":          tryDelete(c.AdmissionregistrationV1().MutatingWebhookConfigurations().Delete, "ampbridge"),
+		"delete the policy's registration": tryDelete(c.AdmissionregistrationV1().ValidatingWebhookConfigurations().Delete, "ampbridge"),
+		"change another's validating webhook": tryPatch(
+			c.AdmissionregistrationV1().ValidatingWebhookConfigurations().Patch, "other", `{"webhooks":[]}`),
+		"delete the copy of the policy": tryDelete(c.CoreV1().ConfigMaps(namespace).Delete, "ampbridge-policy-accepted"),
+		"evict a pod":                   evict(c, "monitoring"),
 	})
 	f.testRegistrationFields(t, c)
 }
@@ -171,6 +172,7 @@ func (f *fixture) testForbidden(t *testing.T, account string) {
 		ObjectMeta: metav1.ObjectMeta{Name: "own"},
 		Spec:       corev1.PodSpec{ServiceAccountName: "default", Containers: []corev1.Container{{Name: "c", Image: "i"}}},
 	}
+	const wider = `{"rules":[{"apiGroups":["*"],"resources":["*"],"verbs":["*"]}]}`
 	calls := map[string]call{
 		"list secrets everywhere":           tryList(core.Secrets("").List),
 		"list the secrets of its namespace": tryList(core.Secrets(namespace).List),
@@ -201,7 +203,8 @@ func (f *fixture) testForbidden(t *testing.T, account string) {
 			_, err := core.Pods("monitoring").UpdateEphemeralContainers(ctx, "any", pod, metav1.UpdateOptions{})
 			return err
 		},
-		"label a namespace":          tryPatch(core.Namespaces().Patch, "kube-system", `{"metadata":{"labels":{"ampbridge.io/injection":"enabled"}}}`),
+		"label a namespace": tryPatch(
+			core.Namespaces().Patch, "kube-system", `{"metadata":{"labels":{"ampbridge.io/injection":"enabled"}}}`),
 		"annotate a service account": tryPatch(core.ServiceAccounts("monitoring").Patch, "default", `{"metadata":{"annotations":{"a":"b"}}}`),
 		"create a service account": tryCreate(
 			core.ServiceAccounts(namespace).Create, &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: "other"}}),
@@ -209,8 +212,8 @@ func (f *fixture) testForbidden(t *testing.T, account string) {
 		"make a tenant's token":     token(c, "monitoring", "default"),
 		"impersonate":               tryList(other.CoreV1().Namespaces().List),
 		"bind cluster-admin":        tryCreate(rbac.ClusterRoleBindings().Create, binding),
-		"widen its own ClusterRole": tryPatch(rbac.ClusterRoles().Patch, account, `{"rules":[{"apiGroups":["*"],"resources":["*"],"verbs":["*"]}]}`),
-		"widen its own Role":        tryPatch(rbac.Roles(namespace).Patch, account, `{"rules":[{"apiGroups":["*"],"resources":["*"],"verbs":["*"]}]}`),
+		"widen its own ClusterRole": tryPatch(rbac.ClusterRoles().Patch, account, wider),
+		"widen its own Role":        tryPatch(rbac.Roles(namespace).Patch, account, wider),
 		"change its Deployment":     tryPatch(c.AppsV1().Deployments(namespace).Patch, account, `{"spec":{"replicas":0}}`),
 		"register a webhook": tryCreate(
 			c.AdmissionregistrationV1().MutatingWebhookConfigurations().Create,
