@@ -7,8 +7,6 @@ import (
 	"errors"
 	"log/slog"
 	"net"
-	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -80,9 +78,8 @@ func newFixture(t *testing.T) *fixture {
 	var err error
 	f.client, err = client.New(f.Config(), client.Options{Scheme: kinds})
 	testkit.Must(t, err)
-	module, err := exec.CommandContext(t.Context(), "go", "list", "-m", "-f", "{{.Dir}}", "github.com/cert-manager/cert-manager").Output()
-	testkit.Must(t, err)
-	files, err := filepath.Glob(filepath.Join(strings.TrimSpace(string(module)), "deploy", "crds", "cert-manager.io_*.yaml"))
+	module := testkit.Exec(t, "go", "list", "-m", "-f", "{{.Dir}}", "github.com/cert-manager/cert-manager")
+	files, err := filepath.Glob(filepath.Join(strings.TrimSpace(module), "deploy", "crds", "cert-manager.io_*.yaml"))
 	testkit.Must(t, err)
 	if len(files) == 0 {
 		t.Fatal("the module of cert-manager has no CRDs")
@@ -106,11 +103,9 @@ func newFixture(t *testing.T) *fixture {
 func (f *fixture) apply(t *testing.T, files ...string) {
 	t.Helper()
 	for _, file := range files {
-		data, err := os.ReadFile(file)
-		testkit.Must(t, err)
-		for document := range bytes.SplitSeq(data, []byte("\n---\n")) {
+		for document := range strings.SplitSeq(testkit.ReadFile(t, file), "\n---\n") {
 			object := &unstructured.Unstructured{}
-			testkit.Must(t, yaml.Unmarshal(document, &object.Object))
+			testkit.Must(t, yaml.Unmarshal([]byte(document), &object.Object))
 			if len(object.Object) > 0 {
 				testkit.Must(t, f.client.Create(t.Context(), object))
 			}

@@ -25,7 +25,6 @@ import (
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/ampbridge/ampbridge/test/awstest"
 	"github.com/ampbridge/ampbridge/test/cluster"
@@ -179,9 +178,7 @@ func (e *Env) StartCluster(ctx context.Context) error {
 
 // CreateServiceAccount creates a service account and returns after the API server's answer.
 func (e *Env) CreateServiceAccount(ctx context.Context, namespace, name string) error {
-	_, err := e.Cluster.Client().CoreV1().ServiceAccounts(namespace).Create(ctx,
-		&corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: name}}, metav1.CreateOptions{})
-	return err
+	return e.Cluster.ServiceAccount(ctx, namespace, name)
 }
 
 // Policy returns the environment's policy, with one destination and one grant. All calls go to the double on
