@@ -255,6 +255,9 @@ func (f *finder) judge(w *Workload, pod *inject.Pod, r policy.Request) {
 		if f.try(w, pod, r, m); w.Reason == policy.Granted {
 			w.Mode, w.Delivery = m, ""
 			w.Text = "named by " + policy.AnnotationContainer + ", and does not look like Prometheus"
+			if other {
+				w.Text = "the annotation " + policy.AnnotationMode + " asks for it"
+			}
 			return
 		}
 	}

@@ -96,6 +96,9 @@ func TestDiscover(t *testing.T) {
 		{"obs", program("ruler", `{"ampbridge.io/container":"thanos"}`, nil)},
 		{"obs", program("otel", `{"ampbridge.io/container":"thanos","ampbridge.io/mode":"identity"}`, nil)},
 		{"obs", program("node", `{"ampbridge.io/container":"thanos"}`, func(p *corev1.Pod) { p.Spec.HostNetwork = true })},
+		{"obs", pod("signs", "ruler", func(p *corev1.Pod) {
+			p.Annotations = map[string]string{policy.AnnotationContainer: "prometheus", policy.AnnotationMode: "identity"}
+		})},
 		{"obs", program("misspelt", `{"ampbridge.io/container":"thaons"}`, nil)},
 		// An unusual Prometheus, with a known configuration.
 		{"obs", program("fork", `{"ampbridge.io/container":"prometheus"}`, func(p *corev1.Pod) {
@@ -148,6 +151,7 @@ func TestDiscover(t *testing.T) {
 		{"obs/pod/node", "ruler", 1, "identity", "", "Granted"},
 		{"obs/pod/otel", "ruler", 1, "identity", "", "Granted"},
 		{"obs/pod/ruler", "ruler", 1, "relay", "", "Granted"},
+		{"obs/pod/signs", "ruler", 1, "identity", "", "Granted"},
 		{"team-a/pod/ancient", "b", 1, "", "", "OldPrometheus"},
 		{"team-a/pod/baked", "b", 1, "", "", "ConfigurationInImage"},
 		{"team-a/pod/other", "default", 1, "", "relay", "Granted"},
@@ -186,7 +190,8 @@ trust: {permissionsBoundary: "arn:aws:iam::111122223333:policy/boundary"}
 	for _, want := range []string{"kubectl label namespace team-a ampbridge.io/injection=enabled", "none: OldPrometheus",
 		"# default of namespace team-a",
 		"# the label of obs is \"true\"\n  kubectl label --overwrite namespace obs ampbridge.io/injection=enabled",
-		"mode relay ", "named by ampbridge.io/container, and does not look like Prometheus", "# mode relay: for programs that write."} {
+		"mode relay ", "named by ampbridge.io/container, and does not look like Prometheus",
+		"the annotation ampbridge.io/mode asks for it", "# mode relay: for programs that write."} {
 		if !strings.Contains(text, want) {
 			t.Errorf("no %q:\n%s", want, text)
 		}

@@ -199,18 +199,12 @@ func TestInjectErrors(t *testing.T) {
 
 // A skipped object is explained: by its file, and by the policy, which the person has.
 func TestExplanations(t *testing.T) {
-	grants := testkit.TempFile(t, "policy.yaml", `apiVersion: ampbridge.io/v1alpha1
-kind: Policy
-cluster: {name: dev}
-destinations:
-- {name: central, workspace: "arn:aws:aps:eu-west-1:111122223333:workspace/ws-0001"}
-grants:
-- {namespaces: [monitoring], serviceAccounts: [prometheus], destinations: [central]}
+	text := testkit.ReadFile(t, "testdata/inject/policy.yaml")
+	grants := testkit.TempFile(t, "policy.yaml", strings.Replace(text, "grants:\n", `grants:
 - {namespaces: [monitoring], serviceAccounts: [ruler], destinations: [central], mode: relay}
 - {namespaces: [monitoring], serviceAccounts: [otel], destinations: [central], mode: identity}
 - {namespaces: [observabilty], serviceAccounts: [prometheus], destinations: [central]}
-trust: {manage: none}
-`)
+`, 1))
 	object := func(kind, metadata, spec string) string {
 		return `{"apiVersion":"v1","kind":"` + kind + `","metadata":{"name":"p",` + metadata + `},"spec":{` + spec + `}}`
 	}
@@ -240,11 +234,11 @@ trust: {manage: none}
 			`adds one under grants; the pod names no service account (serviceAccountName), so it gets default; ` +
 				`unknown field "spec.serviceAcountName": check its spelling` + "\n"},
 		{"a grant's namespace misspelt", object("Pod", `"namespace":"observability"`, `"serviceAccountName":"prometheus",`+server), "",
-			"adds one under grants; grants[3] names the namespace observabilty\n"},
-		{"a grant's account misspelt", object("Pod", monitoring, `"serviceAccountName":"prometheuss",`+server), "",
-			"adds one under grants; grants[0] names the service account prometheus\n"},
+			"adds one under grants; grants[2] names the namespace observabilty\n"},
+		{"a grant's account misspelt", object("Pod", monitoring, `"serviceAccountName":"promethus-k8s",`+server), "",
+			"adds one under grants; grants[3] names the service account prometheus*\n"},
 		{"a service account", `{"apiVersion":"v1","kind":"ServiceAccount","metadata":{"name":"otels"}}`, "-n monitoring",
-			"ServiceAccount monitoring/otels: Skip: NotGranted: no grant of the policy covers it; grants[2] names the service account otel; " +
+			"ServiceAccount monitoring/otels: Skip: NotGranted: no grant of the policy covers it; grants[1] names the service account otel; " +
 				"the file names no namespace, and inject takes monitoring: name another with -n\n"},
 		{"not asked", object("Pod", monitoring, `"serviceAccountName":"prometheus",`+server), "--namespace-label annotated",
 			`Skip: NotAsked: in a namespace with the label annotated, a pod asks with the annotation ampbridge.io/inject: "true"` + "\n"},
