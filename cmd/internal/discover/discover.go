@@ -240,25 +240,15 @@ func (f *finder) judge(w *Workload, pod *inject.Pod, r policy.Request) {
 		}
 		return
 	}
-	asked := policy.Mode(pod.Metadata.Annotations[policy.AnnotationMode])
-	other := asked == policy.ModeRelay || asked == policy.ModeIdentity
-	if !other {
-		f.try(w, pod, r, policy.ModePrometheus)
-	}
-	if !other && (w.Reason == policy.Granted || !onlyNamed(pod)) {
+	switch asked := policy.Mode(pod.Metadata.Annotations[policy.AnnotationMode]); asked {
+	case policy.ModeRelay, policy.ModeIdentity:
+		f.try(w, pod, r, asked, "the annotation "+policy.AnnotationMode+" asks for it")
 		return
 	}
+	f.try(w, pod, r, policy.ModePrometheus, "")
 	for _, m := range []policy.Mode{policy.ModeRelay, policy.ModeIdentity} {
-		if other && m != asked {
-			continue
-		}
-		if f.try(w, pod, r, m); w.Reason == policy.Granted {
-			w.Mode, w.Delivery = m, ""
-			w.Text = "named by " + policy.AnnotationContainer + ", and does not look like Prometheus"
-			if other {
-				w.Text = "the annotation " + policy.AnnotationMode + " asks for it"
-			}
-			return
+		if w.Reason != policy.Granted && onlyNamed(pod) {
+			f.try(w, pod, r, m, "named by "+policy.AnnotationContainer+", and does not look like Prometheus")
 		}
 	}
 }
@@ -274,14 +264,17 @@ func onlyNamed(pod *inject.Pod) bool {
 	return named != "" && inject.Resembles(&plain) == "" && (!prometheus || container != "" && container != named)
 }
 
-// try decides about a pod that a grant with the mode covers.
-func (f *finder) try(w *Workload, pod *inject.Pod, r policy.Request, m policy.Mode) {
+// try decides about a pod that a grant with the mode covers. For another mode than prometheus, why
+// is the reason for it.
+func (f *finder) try(w *Workload, pod *inject.Pod, r policy.Request, m policy.Mode, why string) {
 	p := f.policies[m]
 	decision := p.Decide(r)
 	if decision.Inject {
 		operations, after := inject.Inject(pod, decision, inject.Options{Policy: p, Image: "discover"})
 		decision = after
-		if mark, marked := inject.Marked(operations); marked {
+		if mark, marked := inject.Marked(operations); marked && m != policy.ModePrometheus {
+			w.Mode, w.Text = m, why
+		} else if marked {
 			w.Delivery, w.Text = mark.Delivery[p.Destinations[0].Name], mark.Why
 			if w.Text == "" {
 				w.Text = mark.Reload.String()
