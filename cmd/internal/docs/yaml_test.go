@@ -61,6 +61,18 @@ func TestYAML(t *testing.T) {
 	}
 }
 
+// The README begins with the policy that the quick start shows. It is good once bootstrap has
+// made the workspace.
+func TestFirstPolicy(t *testing.T) {
+	text := read(t, "docs/examples/first-policy.yaml")
+	if !strings.Contains(read(t, "docs/start/quickstart.md"), "\n"+text+"END\n") {
+		t.Error("docs/start/quickstart.md does not show docs/examples/first-policy.yaml")
+	}
+	if _, err := policy.Parse([]byte(strings.ReplaceAll(text, "ws-new", "ws-0123abcd"))); err != nil {
+		t.Error(err)
+	}
+}
+
 func notAField(name string) bool { return !slices.Contains(fields, name) }
 
 // granting returns a grant for each of the destinations.
