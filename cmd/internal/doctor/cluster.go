@@ -197,15 +197,24 @@ func (c *cluster) serviceAccountAnnotations(ctx context.Context, s policy.Subjec
 	return sa.Annotations, nil
 }
 
-// labelledNamespaces returns the names of the namespaces with the label.
-func (c *cluster) labelledNamespaces(ctx context.Context) ([]string, error) {
-	list, err := c.client.CoreV1().Namespaces().List(ctx, metav1.ListOptions{LabelSelector: policy.LabelInjection})
+// namespaceNames returns the names of the namespaces that the options select.
+func (c *cluster) namespaceNames(ctx context.Context, options metav1.ListOptions) ([]string, error) {
+	list, err := c.client.CoreV1().Namespaces().List(ctx, options)
 	if err != nil {
-		return nil, fmt.Errorf("the labelled namespaces cannot be listed: %w", err)
+		return nil, err
 	}
 	names := make([]string, len(list.Items))
 	for i, ns := range list.Items {
 		names[i] = ns.Name
+	}
+	return names, nil
+}
+
+// labelledNamespaces returns the names of the namespaces with the label.
+func (c *cluster) labelledNamespaces(ctx context.Context) ([]string, error) {
+	names, err := c.namespaceNames(ctx, metav1.ListOptions{LabelSelector: policy.LabelInjection})
+	if err != nil {
+		return nil, fmt.Errorf("the labelled namespaces cannot be listed: %w", err)
 	}
 	return names, nil
 }
@@ -282,30 +291,22 @@ func (x *runner) namespaceFinding(ctx context.Context, name string, ns corev1.Na
 // nearNamespaces returns a question with the namespaces that resemble a name; empty: there
 // are none, or they cannot be listed.
 func (x *runner) nearNamespaces(ctx context.Context, name string) string {
-	list, err := x.cluster.client.CoreV1().Namespaces().List(ctx, metav1.ListOptions{Limit: pageSize})
+	names, err := x.cluster.namespaceNames(ctx, metav1.ListOptions{Limit: pageSize})
 	if err != nil {
 		return ""
-	}
-	names := make([]string, len(list.Items))
-	for i, ns := range list.Items {
-		names[i] = ns.Name
 	}
 	return usage.DidYouMean("", name, names)
 }
 
-func serviceAccountFinding(s policy.Subject, labels, annotations map[string]string, err error) check.Finding {
-	annotate := func(suffix string) check.Command {
-		return check.Command{
-			"kubectl",
-			"annotate",
-			"serviceaccount",
-			s.ServiceAccount,
-			"--namespace",
-			s.Namespace,
-			"--overwrite",
-			policy.AnnotationInject + suffix,
-		}
+// annotateAccount returns the command that changes an annotation of a service account.
+func annotateAccount(s policy.Subject, annotation string) check.Command {
+	return check.Command{
+		"kubectl", "annotate", "serviceaccount", s.ServiceAccount, "--namespace", s.Namespace, "--overwrite", annotation,
 	}
+}
+
+func serviceAccountFinding(s policy.Subject, labels, annotations map[string]string, err error) check.Finding {
+	annotate := func(suffix string) check.Command { return annotateAccount(s, policy.AnnotationInject+suffix) }
 	switch value := annotations[policy.AnnotationInject]; {
 	case apierrors.IsNotFound(err):
 		return failed(
@@ -402,15 +403,7 @@ func grantFinding(
 		return failed(
 			check.NewFix(
 				"correct the annotation",
-				check.Command{
-					"kubectl",
-					"annotate",
-					"serviceaccount",
-					s.ServiceAccount,
-					"--namespace",
-					s.Namespace,
-					policy.AnnotationDestinations + "-",
-				},
+				annotateAccount(s, policy.AnnotationDestinations+"-"),
 			),
 			"%s",
 			d.Warning,

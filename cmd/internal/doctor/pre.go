@@ -31,14 +31,10 @@ var oldestKubernetes = version.MustParseGeneric("1.30")
 // role ask whether they can be made, and the check of the pods whether they would be
 // injected.
 func (x *runner) beforeInstallation(ctx context.Context) {
-	x.checkCluster(ctx)
-	if x.policy == nil {
+	if !x.start(ctx) {
 		x.checks.Complete(x.noPolicy())
 		return
 	}
-	x.checks.Cluster = x.policy.Cluster.Name
-	x.checkIssuer(ctx)
-	x.checkSubjects(ctx)
 	if x.cluster != nil {
 		x.checks.Run(check.Registration, check.About{}, func() check.Finding { return x.mayInstall(ctx) })
 		for _, s := range x.subjects {

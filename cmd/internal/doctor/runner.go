@@ -66,19 +66,27 @@ func (x *runner) noPolicy() string {
 	return "the policy could not be read"
 }
 
-// inCluster runs all checks from outside the pods.
-func (x *runner) inCluster(ctx context.Context) {
+// start checks the cluster, the policy and the subjects. It returns false if there is no policy.
+func (x *runner) start(ctx context.Context) bool {
 	x.checkCluster(ctx)
 	if x.policy == nil {
+		return false
+	}
+	x.checks.Cluster = x.policy.Cluster.Name
+	x.checkIssuer(ctx)
+	x.checkSubjects(ctx)
+	return true
+}
+
+// inCluster runs all checks from outside the pods.
+func (x *runner) inCluster(ctx context.Context) {
+	if !x.start(ctx) {
 		if x.cluster != nil {
 			x.checkWebhook(ctx)
 		}
 		x.checks.Complete(x.noPolicy())
 		return
 	}
-	x.checks.Cluster = x.policy.Cluster.Name
-	x.checkIssuer(ctx)
-	x.checkSubjects(ctx)
 	if x.cluster != nil {
 		x.checkWebhook(ctx)
 		for _, s := range x.subjects {
