@@ -44,15 +44,36 @@ var reinstall = check.NewFix("install the chart again: it registers the webhook"
 
 // checkWebhook checks how the API server would call the webhook.
 func (x *runner) checkWebhook(ctx context.Context) {
-	var object *admissionv1.MutatingWebhookConfiguration
-	x.checks.Run(check.Registration, check.About{}, func() (f check.Finding) {
-		object, f = x.registration(ctx)
-		return f
-	})
+	object, f := x.registration(ctx)
 	if object == nil || len(object.Webhooks) == 0 {
+		x.checks.Run(check.Registration, check.About{}, func() check.Finding { return f })
 		x.checks.Skip(check.About{}, "the registration could not be read", check.Endpoints, check.Certificate)
 		return
 	}
+	var some []check.Finding
+	for _, s := range x.subjects {
+		if s.entry() != "" { // the namespace check reports a missing label
+			some = append(some, registered(object, s, x.tokenSource()).For(check.Registration, s.about))
+		}
+	}
+	failed := slices.ContainsFunc(some, func(f check.Finding) bool { return f.Status == check.Fail })
+	if failed && slices.ContainsFunc(some, func(f check.Finding) bool { return f.Status != check.Fail }) {
+		// What fails for one namespace must not skip the checks of the others.
+		x.checkServing(ctx, object)
+		x.checks.Add(some...)
+		return
+	}
+	for _, one := range some {
+		if one.Status.Worse(f.Status) {
+			f = one
+		}
+	}
+	x.checks.Run(check.Registration, check.About{}, func() check.Finding { return f })
+	x.checkServing(ctx, object)
+}
+
+// checkServing checks the Service and the certificate of the entries that are called.
+func (x *runner) checkServing(ctx context.Context, object *admissionv1.MutatingWebhookConfiguration) {
 	entries := x.entriesOf(object)
 	each := func(probe func(context.Context, admissionv1.WebhookClientConfig) check.Finding) check.Finding {
 		var worst check.Finding
@@ -107,40 +128,40 @@ func (x *runner) registration(ctx context.Context) (*admissionv1.MutatingWebhook
 	case err != nil:
 		return nil, skipped("the MutatingWebhookConfiguration %s cannot be read: %v", registration.DefaultName, err)
 	}
+	return object, passed("MutatingWebhookConfiguration %s", registration.DefaultName)
+}
+
+// registered judges what the registration does to the Prometheus pods of a subject.
+func registered(object *admissionv1.MutatingWebhookConfiguration, s *subject, tokenSource string) check.Finding {
+	entry := s.entry()
+	i := slices.IndexFunc(object.Webhooks, func(w admissionv1.MutatingWebhook) bool { return w.Name == entry })
+	if i < 0 {
+		return failed(reinstall, "it has no entry %s, which namespace %s needs", entry, s.Namespace)
+	}
+	w := object.Webhooks[i]
+	path := registration.PodPath + s.labels[policy.LabelInjection]
+	switch {
+	case !selects(w.NamespaceSelector, s.labels):
+		return failed(reinstall, "its entry %s does not select namespace %s: check its namespaceSelector", entry, s.Namespace)
+	case !createsPods(w):
+		return failed(reinstall, "its entry %s has no rule for the creation of pods", entry)
+	case !selects(w.ObjectSelector, samplePod(s.Subject, tokenSource).Labels):
+		return failed(reinstall, "its entry %s does not select Prometheus pods: check its objectSelector", entry)
+	case !strings.HasSuffix(pathOf(w.ClientConfig), path):
+		return failed(reinstall, "its entry %s calls the path %q, which must end in %s", entry, pathOf(w.ClientConfig), path)
+	}
 	var further []string
-	for _, s := range x.subjects {
-		entry := s.entry()
-		if entry == "" {
-			continue // the namespace check reports it
-		}
-		i := slices.IndexFunc(object.Webhooks, func(w admissionv1.MutatingWebhook) bool { return w.Name == entry })
-		if i < 0 {
-			return object, failed(reinstall, "it has no entry %s, which namespace %s needs", entry, s.Namespace)
-		}
-		w := object.Webhooks[i]
-		path := registration.PodPath + s.labels[policy.LabelInjection]
-		switch {
-		case !selects(w.NamespaceSelector, s.labels):
-			return object, failed(reinstall, "its entry %s does not select namespace %s: check its namespaceSelector", entry, s.Namespace)
-		case !createsPods(w):
-			return object, failed(reinstall, "its entry %s has no rule for the creation of pods", entry)
-		case !selects(w.ObjectSelector, samplePod(s.Subject, x.tokenSource()).Labels):
-			return object, failed(reinstall, "its entry %s does not select Prometheus pods: check its objectSelector", entry)
-		case !strings.HasSuffix(pathOf(w.ClientConfig), path):
-			return object, failed(reinstall, "its entry %s calls the path %q, which must end in %s", entry, pathOf(w.ClientConfig), path)
-		}
-		for _, c := range w.MatchConditions {
-			if c.Expression != registration.CanBePrometheus {
-				further = append(further, fmt.Sprintf("%s of entry %s (%s)", c.Name, entry, c.Expression))
-			}
+	for _, c := range w.MatchConditions {
+		if c.Expression != registration.CanBePrometheus {
+			further = append(further, fmt.Sprintf("%s of entry %s (%s)", c.Name, entry, c.Expression))
 		}
 	}
 	if len(further) > 0 {
-		f := warned(reinstall, "match conditions decide that the chart does not have: %s", strings.Join(slices.Compact(further), ", "))
+		f := warned(reinstall, "match conditions decide that the chart does not have: %s", strings.Join(further, ", "))
 		f.Proof = check.Injection
-		return object, f
+		return f
 	}
-	return object, passed("MutatingWebhookConfiguration %s", registration.DefaultName)
+	return passed("MutatingWebhookConfiguration %s", registration.DefaultName)
 }
 
 // tokenSource returns token.source of the policy; empty: the policy is not known.

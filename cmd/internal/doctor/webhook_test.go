@@ -51,13 +51,55 @@ func TestRegistration(t *testing.T) {
 				Service: &admissionv1.ServiceReference{Namespace: "ampbridge-system", Name: "ampbridge-webhook"}}})
 			testkit.Must(t, err)
 			c.edit(&object.Webhooks[0])
-			x := runnerOn(t, map[string]any{"/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/ampbridge": object})
-			x.subjects = []*subject{{labels: map[string]string{policy.LabelInjection: "enabled"}}}
-			_, f := x.registration(t.Context())
+			f := registered(object, &subject{labels: map[string]string{policy.LabelInjection: "enabled"}}, "")
 			if f.Status != c.status || !strings.Contains(f.Message, c.want) {
 				t.Errorf("%s: %s", f.Status, f.Message)
 			}
 		})
+	}
+}
+
+// A namespace that the registration does not select fails alone: the checks of the others run.
+func TestRegistrationOfOneNamespace(t *testing.T) {
+	object, err := registration.New(registration.Options{ClientConfig: admissionv1.WebhookClientConfig{URL: new("https://127.0.0.1:1")}})
+	testkit.Must(t, err)
+	subjectOf := func(namespace string) *subject {
+		s := policy.Subject{Namespace: namespace, ServiceAccount: "prometheus"}
+		return &subject{Subject: s, about: check.About{Subject: s.String()}, labels: map[string]string{policy.LabelInjection: "enabled",
+			corev1.LabelMetadataName: namespace}}
+	}
+	for _, c := range []struct {
+		name      string
+		excluded  []string
+		failed    int
+		endpoints check.Status
+	}{
+		{"none", nil, 0, check.Pass},
+		{"one", []string{"second"}, 1, check.Pass},
+		{"both", []string{"first", "second"}, 1, check.Skip},
+	} {
+		edited := object.DeepCopy()
+		for i := range edited.Webhooks {
+			edited.Webhooks[i].NamespaceSelector.MatchExpressions = append(edited.Webhooks[i].NamespaceSelector.MatchExpressions,
+				metav1.LabelSelectorRequirement{Key: corev1.LabelMetadataName, Operator: metav1.LabelSelectorOpNotIn,
+					Values: append([]string{"x"}, c.excluded...)})
+		}
+		x := runnerOn(t, map[string]any{"/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/ampbridge": edited})
+		x.subjects = []*subject{subjectOf("first"), subjectOf("second")}
+		x.checkWebhook(t.Context())
+		failed := 0
+		report := x.checks.Report()
+		for _, f := range report.Of(check.Registration) {
+			if f.Status == check.Fail {
+				failed++
+				if c.failed == 1 && c.name == "one" && f.About.Subject != x.subjects[1].about.Subject {
+					t.Errorf("%s: %s", f.About, f.Message)
+				}
+			}
+		}
+		if failed != c.failed || report.Status(check.Endpoints) != c.endpoints {
+			t.Errorf("%s: %d failed, endpoints %s", c.name, failed, report.Status(check.Endpoints))
+		}
 	}
 }
 
