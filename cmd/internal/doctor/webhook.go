@@ -35,6 +35,8 @@ const (
 	expiresSoon = 7 * 24 * time.Hour
 	// defaultPort is the port of a Service that a registration without a port calls.
 	defaultPort int32 = 443
+	// certificateVolume is the chart's volume with a certificate that the webhook does not write.
+	certificateVolume = "tls"
 	// certificateSuffix is appended to the Service's name.
 	certificateSuffix = "-tls"
 )
@@ -333,7 +335,7 @@ func (x *runner) served(ctx context.Context, c admissionv1.WebhookClientConfig) 
 			return nil, "", fmt.Errorf("the webhook's certificate cannot be read: %w", err)
 		}
 	}
-	name := c.Service.Name + certificateSuffix
+	name := x.servingSecret(ctx, c)
 	secret, err := x.cluster.client.CoreV1().Secrets(c.Service.Namespace).Get(ctx, name, metav1.GetOptions{})
 	if err != nil {
 		return nil, "", fmt.Errorf("the webhook cannot be reached from here, and the Secret %s cannot be read: %w", name, err)
@@ -343,6 +345,22 @@ func (x *runner) served(ctx context.Context, c admissionv1.WebhookClientConfig) 
 		return nil, "", fmt.Errorf("the Secret %s: %w", name, err)
 	}
 	return chain, "in Secret " + c.Service.Namespace + "/" + name, nil
+}
+
+// servingSecret returns the name of the Secret with the webhook's certificate: the one that
+// its pods mount, or else the one that the webhook writes itself.
+func (x *runner) servingSecret(ctx context.Context, c admissionv1.WebhookClientConfig) string {
+	pods, err := x.cluster.client.CoreV1().Pods(c.Service.Namespace).List(ctx, metav1.ListOptions{LabelSelector: kube.WebhookSelector})
+	if err == nil {
+		for _, pod := range pods.Items {
+			for _, v := range pod.Spec.Volumes {
+				if v.Name == certificateVolume && v.Secret != nil {
+					return v.Secret.SecretName
+				}
+			}
+		}
+	}
+	return c.Service.Name + certificateSuffix
 }
 
 // dial returns the certificate chain of a server, also one that is not trusted.

@@ -130,6 +130,20 @@ func TestEndpointsNameThePort(t *testing.T) {
 	}
 }
 
+// The certificate is in the Secret that the webhook's pods mount, or else in the one that the
+// webhook writes.
+func TestServingSecret(t *testing.T) {
+	pod := corev1.Pod{Spec: corev1.PodSpec{Volumes: []corev1.Volume{{Name: "policy"},
+		{Name: "tls", VolumeSource: corev1.VolumeSource{Secret: &corev1.SecretVolumeSource{SecretName: "my-own-cert"}}}}}}
+	c := admissionv1.WebhookClientConfig{Service: &admissionv1.ServiceReference{Namespace: "s", Name: "w"}}
+	for want, pods := range map[string][]corev1.Pod{"my-own-cert": {pod}, "w-tls": {{}}} {
+		x := runnerOn(t, map[string]any{"/api/v1/namespaces/s/pods": corev1.PodList{Items: pods}})
+		if got := x.servingSecret(t.Context(), c); got != want {
+			t.Errorf("%s, want %s", got, want)
+		}
+	}
+}
+
 // What another webhook removes from an injected pod, or changes in it, is named.
 func TestAltered(t *testing.T) {
 	p := policyOf(t, "{namespaces: [m], serviceAccounts: [prometheus], destinations: [central]}")
