@@ -96,7 +96,7 @@ var All = []Check{
 	{RoleExists, ScopeAWS, "does the role for the destination exist?", []ID{Policy, Account, Workspace}},
 	{
 		TrustDocument, ScopeAWS, "does its trust document let exactly this subject in, by issuer and audience?",
-		[]ID{IssuerMatches, ServiceAccount, Grant, OIDCProvider, RoleExists},
+		[]ID{IssuerMatches, Namespace, ServiceAccount, Grant, OIDCProvider, RoleExists},
 	},
 	{Permissions, ScopeAWS, "does its permission document allow what the destination's access says?", []ID{RoleExists}},
 	{Boundary, ScopeAWS, "does its permissions boundary allow it?", []ID{RoleExists}},

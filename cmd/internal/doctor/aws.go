@@ -233,6 +233,9 @@ func (x *runner) checkRole(ctx context.Context, i *awsiam.Inspector, r destinati
 			}
 			return passed("%s%s", arn, note)
 		}
+		if f, foreign := x.foreignRole(role); foreign {
+			return f
+		}
 		return check.RoleTags(arn, plan.ForeignTags(role.Tags, x.policy.TagKeys()))
 	})
 	for _, s := range r.subjects {
@@ -271,6 +274,28 @@ func (x *runner) checkRole(ctx context.Context, i *awsiam.Inspector, r destinati
 		return check.Permission(policies, own, d, x.fixPermission(r))
 	})
 	x.checks.Run(check.Boundary, about, func() check.Finding { return x.boundary(ctx, i, role, d) })
+}
+
+// owner returns the value of the owner's tag on what sync creates; empty: the issuer is not known.
+func (x *runner) owner() string {
+	if x.issuer == "" {
+		return ""
+	}
+	return policy.Owner(x.policy.Cluster.Name, x.issuer)
+}
+
+// foreignRole returns a failure if sync did not create the role: then it never changes it.
+func (x *runner) foreignRole(role *plan.Role) (check.Finding, bool) {
+	switch owner := role.Tags[plan.TagOwner]; {
+	case x.owner() == "" || owner == x.owner():
+		return check.Finding{}, false
+	case owner == "":
+		return failed(check.NewFix("rename the destination, delete that role, or set it as the destination's role and manage it yourself"),
+			"%s was not created by sync: it has no tag %s", role.ARN, plan.TagOwner), true
+	default:
+		return failed(check.NewFix("choose another cluster.name, or delete that role if its cluster is gone"),
+			"%s belongs to another cluster of the name %s, with another issuer (tag %s)", role.ARN, role.Tags[plan.TagCluster], plan.TagOwner), true
+	}
 }
 
 func (x *runner) boundary(ctx context.Context, i *awsiam.Inspector, role *plan.Role, d policy.Destination) check.Finding {

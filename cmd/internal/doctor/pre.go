@@ -246,6 +246,10 @@ func (x *runner) checkEmptyAccount(ctx context.Context, me caller, d policy.Dest
 		switch {
 		case err != nil:
 			return skipped("%v", err)
+		case found != nil && !slices.Contains(found.Audiences, x.policy.Token.Audience):
+			return failed(check.NewFix("add the audience: sync does not change a provider that it did not create", check.Command{"aws", "iam",
+				"add-client-id-to-open-id-connect-provider", "--open-id-connect-provider-arn", target.Provider.String(), "--client-id",
+				x.policy.Token.Audience}), "%s exists, and its audiences lack %s", target.Provider, x.policy.Token.Audience)
 		case found != nil:
 			return passed("%s exists already", target.Provider)
 		case headroomErr != nil:
@@ -257,7 +261,11 @@ func (x *runner) checkEmptyAccount(ctx context.Context, me caller, d policy.Dest
 		if headroomErr != nil {
 			return skipped("the quotas cannot be read: %v", headroomErr)
 		}
-		return check.Headroom("roles", "L-FE177D64", headroom.Roles, x.rolesToMake(ctx, inspector, target.Account))
+		n, taken := x.rolesToMake(ctx, inspector, target.Account)
+		if taken != nil {
+			return *taken
+		}
+		return check.Headroom("roles", "L-FE177D64", headroom.Roles, n)
 	})
 	x.checks.Run(check.Boundary, about, func() check.Finding {
 		wanted := x.policy.Boundary(x.policy.Role(d).Partition, target.Account)
@@ -279,17 +287,24 @@ func (x *runner) checkEmptyAccount(ctx context.Context, me caller, d policy.Dest
 	})
 }
 
-// rolesToMake counts the roles of an account that sync would create.
-func (x *runner) rolesToMake(ctx context.Context, i *awsiam.Inspector, account string) (n int) {
+// rolesToMake counts the roles of an account that sync would create. taken is a failure if one
+// of their names has a role that sync did not create.
+func (x *runner) rolesToMake(ctx context.Context, i *awsiam.Inspector, account string) (n int, taken *check.Finding) {
 	for _, d := range x.policy.Destinations {
 		for _, r := range x.rolesOf(d) {
 			if r.arn.Account != account || !x.managed(d) {
 				continue
 			}
-			if role, err := i.Role(ctx, r.arn.RoleName()); err == nil && role == nil {
+			role, err := i.Role(ctx, r.arn.RoleName())
+			if err != nil {
+				continue
+			}
+			if role == nil {
 				n++
+			} else if f, foreign := x.foreignRole(role); foreign {
+				return n, &f
 			}
 		}
 	}
-	return n
+	return n, nil
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/ampbridge/ampbridge/policy"
 	"github.com/ampbridge/ampbridge/policy/check"
+	"github.com/ampbridge/ampbridge/policy/plan"
 	"github.com/ampbridge/ampbridge/test/testkit"
 	"github.com/ampbridge/ampbridge/webhook/inject"
 )
@@ -165,6 +166,30 @@ func TestOtherPrometheus(t *testing.T) {
 		}
 		if got != want {
 			t.Errorf("%q, want %q", got, want)
+		}
+	}
+}
+
+// Sync changes only roles that it created for this cluster.
+func TestForeignRole(t *testing.T) {
+	x := &runner{policy: policyOf(t, ""), issuer: "https://issuer.example.com/dev"}
+	own := policy.Owner("dev", x.issuer)
+	for _, c := range []struct {
+		tags    map[string]string
+		issuer  policy.Issuer
+		foreign bool
+		want    string
+	}{
+		{map[string]string{plan.TagOwner: own}, x.issuer, false, ""},
+		{nil, x.issuer, true, "was not created by sync: it has no tag ampbridge.io/owner"},
+		{map[string]string{plan.TagOwner: policy.Owner("dev", "https://issuer.example.com/other"), plan.TagCluster: "dev"}, x.issuer, true,
+			"belongs to another cluster of the name dev"},
+		{nil, "", false, ""},
+	} {
+		x.issuer = c.issuer
+		f, foreign := x.foreignRole(&plan.Role{Tags: c.tags})
+		if foreign != c.foreign || !strings.Contains(f.Message, c.want) || foreign && f.Fix == nil {
+			t.Errorf("tags %v: %v %s", c.tags, foreign, f.Message)
 		}
 	}
 }
