@@ -479,6 +479,18 @@ func TestAnotherWebhookInBetween(t *testing.T) {
 	}
 }
 
+// The chart allows the auditor to reach every port that a sidecar can have.
+func TestNetworkPolicyKnowsThePorts(t *testing.T) {
+	text := testkit.ReadFile(t, "../../charts/ampbridge/templates/networkpolicy.yaml")
+	list := "list"
+	for _, port := range metricsPorts {
+		list += fmt.Sprintf(" %d", port)
+	}
+	if !strings.Contains(text, list+" }}") {
+		t.Errorf("the NetworkPolicy does not have %q", list)
+	}
+}
+
 // The annotation identifies outdated injections: its hash depends only on the sidecar config.
 func TestInjectedAnnotation(t *testing.T) {
 	read := func(o Options, image string) Injected {
