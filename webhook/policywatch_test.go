@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -113,5 +114,18 @@ func wantMetric(t *testing.T, g prometheus.Gatherer, name string, want float64) 
 	}
 	if !found || got != want {
 		t.Errorf("%s: got %v, found %v; want %v", name, got, found, want)
+	}
+}
+
+// Only bootstrap accepts a workspace that does not exist yet. The webhook would send metrics to a
+// workspace that does not exist.
+func TestNewWorkspaceIsRefused(t *testing.T) {
+	good := testkit.ReadFile(t, "testdata/policy.yaml")
+	draft := regexp.MustCompile(`workspace/ws-[0-9a-zA-Z-]+`).ReplaceAllString(good, "workspace/ws-new")
+	file := testkit.TempFile(t, "policy.yaml", draft)
+	source := webhook.WatchPolicy(file, nil, webhook.NewMetrics(prometheus.NewRegistry()), slog.New(slog.DiscardHandler))
+	if err := source.Err(); source.Current() != nil || err == nil ||
+		!strings.Contains(err.Error(), "destinations[0].workspace: is ws-new") {
+		t.Errorf("got %v, %v", source.Current(), err)
 	}
 }
