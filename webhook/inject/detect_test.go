@@ -4,10 +4,7 @@ import (
 	"strings"
 	"testing"
 
-	"sigs.k8s.io/yaml"
-
 	"github.com/ampbridge/ampbridge/policy"
-	"github.com/ampbridge/ampbridge/test/testkit"
 )
 
 func TestPrometheus(t *testing.T) {
@@ -168,9 +165,6 @@ func TestResembles(t *testing.T) {
 
 func podWith(t *testing.T, metadata, containers string) *Pod {
 	t.Helper()
-	data, err := yaml.YAMLToJSON(
-		[]byte("metadata: {name: p, namespace: monitoring, " + metadata + "}\nspec: {containers: " + containers + "}"),
-	)
-	testkit.Must(t, err)
-	return decode(t, data)
+	text := "metadata: {name: p, namespace: monitoring, " + metadata + "}\nspec: {containers: " + containers + "}"
+	return decode(t, fromYAML(t, text))
 }

@@ -6,7 +6,6 @@ import (
 	"testing"
 
 	"gomodules.xyz/jsonpatch/v2"
-	"sigs.k8s.io/yaml"
 
 	"github.com/ampbridge/ampbridge/policy"
 	"github.com/ampbridge/ampbridge/policy/sidecarconfig"
@@ -384,8 +383,7 @@ func TestField(t *testing.T) {
 // fieldPod decides about a pod and injects it, as the webhook does.
 func fieldPod(t *testing.T, text string, want fieldWant) {
 	t.Helper()
-	data, err := yaml.YAMLToJSON([]byte(text))
-	testkit.Must(t, err)
+	data := fromYAML(t, text)
 	pod, o := decode(t, data), options(t)
 	_, prometheus := Prometheus(pod)
 	d := o.Policy.Decide(policy.Request{

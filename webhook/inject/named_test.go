@@ -6,7 +6,6 @@ import (
 	"testing"
 
 	"github.com/go-json-experiment/json"
-	"sigs.k8s.io/yaml"
 
 	corev1 "k8s.io/api/core/v1"
 
@@ -37,17 +36,13 @@ spec:
 // namedCase injects writerPod with the grants of its service account.
 func namedCase(t *testing.T, account, names string, change func(*corev1.Pod)) (data, got []byte, d policy.Decision, o Options) {
 	t.Helper()
-	var typed corev1.Pod
 	manifest := strings.NewReplacer("NAMES", names, "ACCOUNT", account).Replace(writerPod)
-	testkit.Must(t, yaml.Unmarshal([]byte(manifest), &typed))
+	typed := typedPod(t, fromYAML(t, manifest))
 	if change != nil {
-		change(&typed)
+		change(typed)
 	}
-	text, err := yaml.Marshal(typed)
+	data, err := json.Marshal(typed)
 	testkit.Must(t, err)
-	if data, err = yaml.YAMLToJSON(text); err != nil {
-		t.Fatal(err)
-	}
 	p, err := policy.Parse(readFile(t, "modes.yaml"))
 	testkit.Must(t, err)
 	o = Options{Policy: p, Image: testImage}

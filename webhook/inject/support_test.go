@@ -43,7 +43,13 @@ func decode(t testing.TB, data []byte) *Pod {
 // podOf returns a pod in monitoring as JSON, with the spec given in YAML.
 func podOf(t testing.TB, spec string) []byte {
 	t.Helper()
-	data, err := yaml.YAMLToJSON([]byte("metadata: {name: p, namespace: monitoring}\nspec:\n" + indent(spec)))
+	return fromYAML(t, "metadata: {name: p, namespace: monitoring}\nspec:\n"+indent(spec))
+}
+
+// fromYAML returns YAML as JSON.
+func fromYAML(t testing.TB, text string) []byte {
+	t.Helper()
+	data, err := yaml.YAMLToJSON([]byte(text))
 	testkit.Must(t, err)
 	return data
 }
