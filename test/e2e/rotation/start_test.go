@@ -9,9 +9,15 @@ import (
 	"github.com/ampbridge/ampbridge/test/testkit"
 )
 
-// A Secret of another program stays unchanged.
-func TestForeignSecret(t *testing.T) {
+func TestStart(t *testing.T) {
 	f := newFixture(t)
+	t.Run("with another program's Secret", f.testForeignSecret)
+	t.Run("with an empty Secret", f.testEmptySecret)
+	t.Run("before the API server", f.testAPIServerIsLate)
+}
+
+// A Secret of another program stays unchanged.
+func (f *fixture) testForeignSecret(t *testing.T) {
 	const name = "foreign"
 	f.register(t, name, name)
 	f.createSecret(t, name, map[string][]byte{"password": []byte("1234")})
@@ -37,8 +43,7 @@ func TestForeignSecret(t *testing.T) {
 }
 
 // An empty Secret is filled. A chart can create one, so that it is removed with the chart.
-func TestEmptySecret(t *testing.T) {
-	f := newFixture(t)
+func (f *fixture) testEmptySecret(t *testing.T) {
 	const name = "empty"
 	f.register(t, name, name)
 	f.createSecret(t, name, nil)
@@ -51,8 +56,7 @@ func TestEmptySecret(t *testing.T) {
 }
 
 // The webhook starts before it can reach the API server, and waits.
-func TestAPIServerIsLate(t *testing.T) {
-	f := newFixture(t)
+func (f *fixture) testAPIServerIsLate(t *testing.T) {
 	const name = "late"
 	f.register(t, name, name)
 	config := f.Config()
