@@ -103,7 +103,7 @@ func TestColorFlag(t *testing.T) {
 // On a terminal the lines of the checks come before the verdict, in colour unless NO_COLOR
 // forbids it. Elsewhere the verdict comes first.
 func TestDoctorOnATerminal(t *testing.T) {
-	const check, verdict = "kubernetes ", "No check failed, but"
+	const check, verdict = "kubernetes ", "Nothing could be checked"
 	for _, c := range []struct {
 		name, noColor string
 		args          []string

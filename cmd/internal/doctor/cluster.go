@@ -74,8 +74,7 @@ func (x *runner) checkCluster(ctx context.Context) {
 		return
 	}
 	if x.cluster == nil {
-		x.checks.Skip(check.About{}, "the policy could not be read: there is no cluster to read it from; pass its file with --policy",
-			check.Policy)
+		x.checks.Skip(check.About{}, "no cluster to read it from: pass its file with --policy", check.Policy)
 		return
 	}
 	x.checks.Run(check.Policy, check.About{}, func() check.Finding { return x.installedPolicy(ctx) })
@@ -84,10 +83,10 @@ func (x *runner) checkCluster(ctx context.Context) {
 // noConnection judges a kubeconfig that names no cluster. A cluster that is named wrongly
 // is a failure. Without any, the checks of AWS still run.
 func noConnection(err error) check.Finding {
-	fix := check.NewFix("name an existing kubeconfig (--kubeconfig, $KUBECONFIG) and one of its contexts (--context)",
+	fix := check.NewFix("name an existing kubeconfig (--kubeconfig, $KUBECONFIG), and one of its contexts (--context)",
 		check.Command{"kubectl", "config", "get-contexts"})
 	if errors.Is(err, kube.ErrNone) {
-		return unproven(fix, "no kubeconfig names a cluster, and this is not a pod with a service account")
+		return unproven(fix, "%v", err)
 	}
 	return failed(fix, "the kubeconfig cannot be used: %s", strings.TrimPrefix(err.Error(), "no Kubernetes cluster: "))
 }

@@ -69,7 +69,7 @@ func TestVerdictWithoutACluster(t *testing.T) {
 		want, fix                 string
 		unchecked                 bool
 	}{
-		{"no kubeconfig", "", "", nothing + "no kubeconfig names a cluster", "name an existing kubeconfig", true},
+		{"no kubeconfig", "", "", nothing + "no Kubernetes cluster: name a kubeconfig", "name an existing kubeconfig", true},
 		{"a kubeconfig that does not exist", filepath.Join(t.TempDir(), "gone"), "", nothing + "the kubeconfig cannot be used: stat",
 			"name an existing kubeconfig", false},
 		{"a context that does not exist", kubeconfigOf(t, trusted.URL, "{}"), "prod",
