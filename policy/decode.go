@@ -75,7 +75,9 @@ func parse(data []byte, draft, values bool) (*Policy, error) {
 		return nil, Errors{syntaxError(data, err)}
 	}
 	if err := decoder.Decode(&second); !errors.Is(err, io.EOF) {
-		return nil, Errors{{Problem: "the file holds more than one YAML document: a policy is one; write each into a file of its own"}}
+		return nil, Errors{
+			{Problem: "the file holds more than one YAML document: a policy is one; write each into a file of its own"},
+		}
 	}
 	document, p := root.Content[0], &Policy{}
 	if inner := chartPolicy(document); inner != nil && values {
@@ -110,7 +112,8 @@ func parse(data []byte, draft, values bool) (*Policy, error) {
 // syntaxError returns the error of a file that is not YAML, with its line.
 func syntaxError(data []byte, err error) FieldError {
 	if tab := indentingTab.FindIndex(data); tab != nil {
-		return FieldError{Line: 1 + bytes.Count(data[:tab[0]], []byte("\n")), Problem: "not YAML: a tab indents this line: write spaces"}
+		line := 1 + bytes.Count(data[:tab[0]], []byte("\n"))
+		return FieldError{Line: line, Problem: "not YAML: a tab indents this line: write spaces"}
 	}
 	e := FieldError{Problem: "not YAML: " + err.Error()}
 	if at := yamlLine.FindStringSubmatch(err.Error()); at != nil {
@@ -129,8 +132,8 @@ func syntaxError(data []byte, err error) FieldError {
 // library finds a mistake only where it cannot read on.
 var syntaxFixes = map[string]string{
 	"found unexpected end of stream": "the file ends inside quotes: close the quote, which can open many lines above",
-	"mapping values are not allowed": "here or above, write a blank after each colon, and put fields of one mapping below each other",
-	"did not find expected":          "here or above, close brackets and quotes, and put fields of one mapping below each other",
+	"mapping values are not allowed": "here or above, write a blank after each colon, and indent fields of one mapping alike",
+	"did not find expected":          "here or above, close brackets and quotes, and indent fields of one mapping alike",
 	"cannot start any token":         "put the value in quotes",
 }
 
@@ -255,7 +258,7 @@ func (d *decoding) value(n *yaml.Node, v reflect.Value, path string) {
 	if v.CanAddr() && v.Addr().Type().Implements(textUnmarshaler) {
 		if d.scalar(n, path, "!!str", "a string") {
 			if err := v.Addr().Interface().(encoding.TextUnmarshaler).UnmarshalText([]byte(n.Value)); err != nil {
-				if _, ok := v.Addr().Interface().(*ARN); ok && !strings.Contains(n.Value, ":") {
+				if v.Type() == reflect.TypeFor[ARN]() && !strings.Contains(n.Value, ":") {
 					err = nameForARN(path, n.Value)
 				}
 				d.fail(path, n, "%s", err)
@@ -297,7 +300,8 @@ func nameForARN(path, name string) error {
 	if strings.HasSuffix(path, "ermissionsBoundary") {
 		kind = "policy"
 	}
-	return fmt.Errorf("%q is a name: write its ARN, arn:aws:iam::<account>:%s/%s", name, kind, strings.TrimPrefix(name, kind+"/"))
+	resource := kind + "/" + strings.TrimPrefix(name, kind+"/")
+	return fmt.Errorf("%q is a name: write its ARN, arn:aws:iam::<account>:%s", name, resource)
 }
 
 func (d *decoding) scalar(n *yaml.Node, path, tag, want string) bool {

@@ -56,7 +56,8 @@ func (i Issuer) Validate() error {
 			maxIssuer,
 		)
 	case strings.HasSuffix(string(i), discoveryPath):
-		return fmt.Errorf("%q is the URL of the issuer's discovery document: write the value of the document's field issuer", string(i))
+		return fmt.Errorf(
+			"%q is the URL of the issuer's discovery document: write the value of the document's field issuer", string(i))
 	case issuerSyntax.MatchString("https://" + string(i)):
 		return fmt.Errorf("%q has no scheme: write https://%s", string(i), string(i))
 	case !issuerSyntax.MatchString(string(i)):

@@ -26,7 +26,9 @@ var knownRegions = strings.Fields(`
 // similarRegion returns the known region that resembles name, in brackets; empty: none does.
 func similarRegion(name string) string {
 	name = strings.ToLower(name)
-	near := slices.MinFunc(knownRegions, func(a, b string) int { return cmp.Compare(distance(a, name), distance(b, name)) })
+	near := slices.MinFunc(knownRegions, func(a, b string) int {
+		return cmp.Compare(distance(a, name), distance(b, name))
+	})
 	if distance(near, name) > 3 {
 		return ""
 	}

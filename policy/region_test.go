@@ -83,13 +83,13 @@ func TestRegionsOfEndpoints(t *testing.T) {
 
 func TestOtherDocumentsGetOneError(t *testing.T) {
 	for name, c := range map[string]struct{ text, want string }{
-		"pod":             {"apiVersion: v1\nkind: Pod\nmetadata: {name: a}\nspec: {}\n", "line 2: kind: is Pod: write a policy, with apiVersion: ampbridge.io"},
-		"custom resource": {"apiVersion: monitoring.coreos.com/v1\nkind: Prometheus\nspec: {}\n", "line 2: kind: is Prometheus: write a policy"},
+		"pod":             {"apiVersion: v1\nkind: Pod\nspec: {}\n", "line 2: kind: is Pod: write a policy, with apiVersion: ampbridge.io"},
+		"custom resource": {"apiVersion: monitoring.coreos.com/v1\nkind: Prometheus\n", "line 2: kind: is Prometheus: write a policy"},
 		"list":            {`{"apiVersion": "v1", "kind": "List", "items": []}`, "line 1: kind: is List: "},
 		"ConfigMap":       {"apiVersion: v1\nkind: ConfigMap\ndata: {policy.yaml: ''}\n", `yq '.data["policy.yaml"]' FILE`},
 		"chart's values":  {"image: {tag: v1}\npolicy:\n  cluster: {name: dev}\n", "is a values file of the chart: "},
-		"tab":             {"apiVersion: ampbridge.io/v1alpha1\nkind: Policy\ncluster:\n\tname: dev\n", "line 4: not YAML: a tab indents this line"},
-		"Terraform":       {"resource \"aws_iam_role\" \"x\" {\n  name = \"x\"\n}\n", "has no field of a policy: write a policy, with apiVersion: "},
+		"tab":             {"kind: Policy\ncluster:\n\tname: dev\n", "line 3: not YAML: a tab indents this line"},
+		"Terraform":       {"resource \"aws_iam_role\" \"x\" {\n  name = \"x\"\n}\n", "has no field of a policy: write a policy, with "},
 		"list of names":   {"- a\n- b\n", "has no field of a policy: "},
 		"Prometheus":      {"global: {}\nscrape_configs: []\n", "has no field of a policy: "},
 		"two policies":    {inRegion + "---\n" + inRegion, "write each into a file of its own"},

@@ -221,7 +221,8 @@ func (p *Policy) unmade() Errors {
 			!d.Workspace.IsNew(),
 			fmt.Sprintf("destinations[%d].workspace", i),
 			"is %s, a placeholder for a new workspace: run `ampbridge bootstrap --policy FILE --apply --write-policy FILE`, which makes "+
-				"it and writes its ARN here; or write the ARN of a workspace that exists, as `ampbridge bootstrap -o terraform` has it as an output",
+				"it and writes its ARN here; or write the ARN of a workspace that exists, "+
+				"as `ampbridge bootstrap -o terraform` has it as an output",
 			d.Workspace.ID(),
 		)
 	}
@@ -463,8 +464,8 @@ func (v *validation) endpoint(path, endpoint string) {
 	loopback := u.Hostname() == "localhost" || (err == nil && ip.IsLoopback())
 	v.require(u.Scheme == "https" || (u.Scheme == "http" && loopback), path, "%q is not encrypted: write https://", endpoint)
 	region := hostRegion(u.Hostname())
-	v.require(region == "" || regionSyntax.MatchString(region), path, "%q: %q is not a region%s: write the region of the endpoint",
-		endpoint, region, similarRegion(region))
+	v.require(region == "" || regionSyntax.MatchString(region), path,
+		"%q: %q is not a region%s: write the region of the endpoint", endpoint, region, similarRegion(region))
 }
 
 func (v *validation) trust(p *Policy) {

@@ -161,8 +161,8 @@ func (o *Options) writeTerraform(c bootstrap.Central, earlier terraform.Earlier,
 		return err
 	}
 	if c.Provider.IsZero() && !slices.ContainsFunc(c.Workspaces, func(w bootstrap.Workspace) bool { return w.New }) {
-		_, err = fmt.Fprintf(stdout,
-			"bootstrap: %s makes nothing, because trust.manage is none and every workspace of account %s exists\n", o.File, c.Account)
+		_, err = fmt.Fprintf(stdout, "bootstrap: %s makes nothing, because trust.manage is none and every workspace of "+
+			"account %s exists\n", o.File, c.Account)
 	}
 	return err
 }

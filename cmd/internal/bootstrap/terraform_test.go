@@ -44,7 +44,8 @@ func TestTerraformKeepsTheWorkspace(t *testing.T) {
 		t.Errorf("mode %v, %v", info.Mode(), err)
 	}
 	byHand := strings.Split(made, "trust:")[0] + "trust: {manage: none}\n"
-	if out := write(byHand, "--file", filepath.Join(t.TempDir(), "nothing.tf")); !strings.Contains(out, "nothing.tf makes nothing, because trust.manage is none") {
+	out := write(byHand, "--file", filepath.Join(t.TempDir(), "nothing.tf"))
+	if !strings.Contains(out, "nothing.tf makes nothing, because trust.manage is none") {
 		t.Errorf("nothing to make: %q", out)
 	}
 	// Standard output is the same, beside the file that was written before.

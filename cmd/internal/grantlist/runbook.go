@@ -85,11 +85,11 @@ func Runbook(m Module, clusters []Cluster, o RunbookOptions) string {
 		r.guide(m, clusters, dir, o)
 		return r.out.String()
 	}
-	r.text("While both entries exist, each sample is written twice, and AMP keeps one. When doctor passes, remove " +
-		"the old remote_write entry")
-	r.text("for %s from the Prometheus configuration, and the annotation eks.amazonaws.com/role-arn from the "+
-		"service account.",
-		o.Workspace.ID())
+	r.oldEntryWrites()
+	r.text("When all other checks pass, remove the old remote_write entry for %s from the Prometheus", o.Workspace.ID())
+	r.text("configuration: the sidecar then adds its block, in the same reload. Remove the annotation " +
+		"eks.amazonaws.com/role-arn")
+	r.text("from the service account, too.")
 
 	r.letGo(address)
 
@@ -101,6 +101,12 @@ func Runbook(m Module, clusters []Cluster, o RunbookOptions) string {
 	}
 	r.text("No tool manages the workspace now; the policies name it. The module is not needed any more.")
 	return r.out.String()
+}
+
+// oldEntryWrites writes who sends the samples until the old entry is removed.
+func (r *runbook) oldEntryWrites() {
+	r.text("While the old remote_write entry exists, ampbridge leaves its own block out, so the old entry still writes.")
+	r.text("Doctor warns of it (check sidecar).")
 }
 
 // letGo writes how to make Terraform forget what stays. A removed block cannot name one instance
@@ -132,11 +138,10 @@ func (r *runbook) letGo(address string) {
 
 // guide writes the next steps for the role of the guide for AKS.
 func (r *runbook) guide(m Module, clusters []Cluster, dir string, o RunbookOptions) {
-	r.text("The pod gets its own token for AWS; the token of Azure's webhook is not used. While both entries " +
-		"exist, each sample is")
-	r.text("written twice, and AMP keeps one. When doctor passes, remove the old remote_write entry for %s from "+
-		"the Prometheus", o.Workspace.ID())
-	r.text("configuration, with its sigv4 and role_arn.")
+	r.text("The pod gets its own token for AWS; the token of Azure's webhook is not used.")
+	r.oldEntryWrites()
+	r.text("When all other checks pass, remove the old remote_write entry for %s from the Prometheus", o.Workspace.ID())
+	r.text("configuration, with its sigv4 and role_arn: the sidecar then adds its block, in the same reload.")
 
 	r.step("Make the cluster the owner of the provider and the workspace")
 	for _, c := range clusters {

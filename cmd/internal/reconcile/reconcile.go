@@ -102,7 +102,8 @@ func Run(ctx context.Context, o Options, stdin io.Reader, stdout io.Writer) erro
 	}
 	switch {
 	case o.Remove && err != nil:
-		return fmt.Errorf("%w; if the cluster is gone, write its issuer into the policy as cluster.issuer: then no cluster is needed", err)
+		return fmt.Errorf("%w; if the cluster is gone, write its issuer into the policy as cluster.issuer: "+
+			"then no cluster is needed", err)
 	case err != nil:
 		return err
 	case o.Remove:

@@ -180,7 +180,8 @@ func TestSync(t *testing.T) {
 		}
 		byHand := strings.Split(policyText, "trust:")[0] + "trust: {manage: none}\n"
 		output, _, writes, err = b.sync(byHand, nil)
-		if err != nil || writes != 0 || strings.Contains(output, "in sync") || !strings.Contains(output, "trust.manage is none: nothing was compared") {
+		if err != nil || writes != 0 || strings.Contains(output, "in sync") ||
+			!strings.Contains(output, "trust.manage is none: nothing was compared") {
 			t.Errorf("without roles of its own: %d writes, error %v, output:\n%s", writes, err, output)
 		}
 	})

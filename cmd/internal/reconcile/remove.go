@@ -10,7 +10,9 @@ import (
 )
 
 // remove deletes what the cluster owns in the accounts of the policy. It does not call the cluster.
-func remove(ctx context.Context, o Options, cluster kube.Cluster, p *policy.Policy, issuer policy.Issuer, stdout io.Writer) error {
+func remove(
+	ctx context.Context, o Options, cluster kube.Cluster, p *policy.Policy, issuer policy.Issuer, stdout io.Writer,
+) error {
 	r := o.reconciler(cluster, p)
 	observed := map[string]plan.Account{}
 	for _, target := range plan.RemovalTargets(p, issuer) {

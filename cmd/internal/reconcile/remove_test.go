@@ -78,7 +78,7 @@ func TestRemove(t *testing.T) {
 		if output, _, writes, err := b.sync(elsewhere, gone); err != nil || writes != 0 || b.roles() == "" {
 			t.Errorf("with the issuer of another cluster: %d writes, %v:\n%s", writes, err, output)
 		}
-		own := strings.Replace(policyText, "{name: dev}", `{name: dev, issuer: "`+string(b.cluster.Issuer)+`"}`, 1)
+		own := strings.Replace(policyText, "{name: dev}", `{name: dev, issuer: "`+b.cluster.Issuer+`"}`, 1)
 		if output, _, writes, err := b.sync(own, gone); err != nil || writes != 3 || b.roles() != "" {
 			t.Errorf("%d writes, %v, roles %q:\n%s", writes, err, b.roles(), output)
 		}

@@ -60,8 +60,8 @@ func (r *Report) closing() string {
 	case r.removes():
 		return fmt.Sprintf("sync: removed: %d of %d deletions made, %d refused", r.Made, len(r.Plan.Changes), len(r.Plan.Refusals))
 	case r.InSync && r.Made == 0 && r.unmanaged:
-		return "sync: trust.manage is none: nothing was compared with AWS; ampbridge plan -o terraform writes what the policy needs, and " +
-			"ampbridge doctor checks it"
+		return "sync: trust.manage is none: nothing was compared with AWS; ampbridge plan -o terraform writes what the " +
+			"policy needs, and ampbridge doctor checks it"
 	case r.InSync && r.Made == 0:
 		return "sync: in sync: nothing to change"
 	case r.InSync:

@@ -375,7 +375,8 @@ func notGranted(p *policy.Policy, d Destination, r Role) (list []string) {
 	for _, text := range r.Trusted {
 		subject, err := policy.ParseSubject(text)
 		e, covered := p.Entitled(subject)
-		if err != nil || !covered || !slices.ContainsFunc(e.Destinations, func(o policy.Destination) bool { return o.Name == d.Name }) {
+		same := func(o policy.Destination) bool { return o.Name == d.Name }
+		if err != nil || !covered || !slices.ContainsFunc(e.Destinations, same) {
 			list = append(list, text)
 		}
 	}

@@ -385,7 +385,8 @@ func TestStatusShowsTheInstallation(t *testing.T) {
 
 	// A grant was taken away, and sync has not run.
 	narrower := testkit.TempFile(f, "policy.yaml", strings.Replace(f.text, "[prometheus, second]", "[second]", 1))
-	const drift = "\ndrift: role 111122223333/ampbridge.dev.central trusts system:serviceaccount:monitoring:prometheus, which no grant covers: "
+	const drift = "\ndrift: role 111122223333/ampbridge.dev.central trusts " +
+		"system:serviceaccount:monitoring:prometheus, which no grant covers: "
 	if _, out, _ := f.run("status", "--policy", narrower); !strings.Contains(out, drift) {
 		t.Errorf("no drift:\n%s", out)
 	}

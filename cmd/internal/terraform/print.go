@@ -54,8 +54,8 @@ func PrintRoles(ctx context.Context, o RolesOptions, stdin io.Reader, stdout, st
 		return err
 	}
 	if in.Issuer == "" {
-		return errors.New("cluster.issuer is missing, and without a cluster it cannot be read: write it into the policy, with its slash if it " +
-			"ends in one; EKS: aws eks describe-cluster --name NAME --query cluster.identity.oidc.issuer; " +
+		return errors.New("cluster.issuer is missing, and without a cluster it cannot be read: write it into the policy, " +
+			"with its slash if it ends in one; EKS: aws eks describe-cluster --name NAME --query cluster.identity.oidc.issuer; " +
 			"AKS: az aks show --name NAME --resource-group GROUP --query oidcIssuerProfile.issuerUrl; " +
 			"others: kubectl get --raw /.well-known/openid-configuration")
 	}
