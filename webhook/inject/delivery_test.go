@@ -1,11 +1,11 @@
 package inject
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
 	"gomodules.xyz/jsonpatch/v2"
 
 	"github.com/ampbridge/ampbridge/policy"
@@ -252,15 +252,18 @@ volumes: [{name: c, configMap: {name: c}}]`)
 				t.Errorf("%s is set: %t", variableCredentialsFile, variable)
 			}
 			// The policy's own destinations stay unchanged.
-			if again := o.Policy.Decide(r); !cmp.Equal(decision, again) {
-				t.Errorf("decided again: %+v", again)
-			}
-			carried, today, err := Mark(after, decision.Entitlement, o.Policy)
-			if err != nil || !cmp.Equal(carried, today) {
-				t.Errorf("the mark would change: %v\n%s", err, cmp.Diff(carried, today))
-			}
+			testkit.Equal(t, "the decision", decision, o.Policy.Decide(r))
+			markStays(t, after, decision.Entitlement, o.Policy)
 		})
 	}
+}
+
+// markStays checks that an injected pod would get the mark that it has.
+func markStays(t *testing.T, pod *Pod, e policy.Entitlement, p *policy.Policy) {
+	t.Helper()
+	carried, today, err := Mark(pod, e, p)
+	testkit.Must(t, err)
+	testkit.Equal(t, "the mark", carried, today)
 }
 
 // If a change of the policy would change a new pod, it changes the mark of an injected pod in the
@@ -280,9 +283,8 @@ volumes: [{name: c, configMap: {name: c}}]`)
 				_, today, err := Mark(pod, granted(t, o.Policy, "monitoring").Entitlement, o.Policy)
 				testkit.Must(t, err)
 				fresh, _, err := Mark(decode(t, injected(t, data, o)), granted(t, o.Policy, "monitoring").Entitlement, o.Policy)
-				if err != nil || !cmp.Equal(fresh, today) {
-					t.Errorf("%s, from %s to %s: %v, -fresh +today\n%s", args, before, after, err, cmp.Diff(fresh, today))
-				}
+				testkit.Must(t, err)
+				testkit.Equal(t, fmt.Sprintf("%s, from %s to %s: the mark of a new pod", args, before, after), fresh, today)
 			}
 		}
 	}
@@ -369,10 +371,7 @@ volumes: [{name: c, configMap: {name: c}}]`), o)
 			if again, d := Inject(after, granted(t, o.Policy, "monitoring"), o); len(again) > 0 || d.Reason != AlreadyInjected {
 				t.Errorf("again: %d operations, %s", len(again), d.Reason)
 			}
-			carried, today, err := Mark(after, granted(t, o.Policy, "monitoring").Entitlement, o.Policy)
-			if err != nil || !cmp.Equal(carried, today) {
-				t.Errorf("the mark would change: %v\n%s", err, cmp.Diff(carried, today))
-			}
+			markStays(t, after, granted(t, o.Policy, "monitoring").Entitlement, o.Policy)
 		})
 	}
 }

@@ -9,7 +9,6 @@ import (
 	"testing"
 
 	"github.com/go-json-experiment/json"
-	"github.com/google/go-cmp/cmp"
 	"gomodules.xyz/jsonpatch/v2"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
@@ -505,9 +504,7 @@ func TestInjectedAnnotation(t *testing.T) {
 	if first.Version != sidecarconfig.VersionRelay || !slices.Equal(first.Destinations, []string{"central"}) || len(first.Policy) != 12 {
 		t.Errorf("%+v", first)
 	}
-	if other := read(o, "another"); !cmp.Equal(first, other) {
-		t.Errorf("another image: %+v, was %+v", other, first)
-	}
+	testkit.Equal(t, "the mark with another image", first, read(o, "another"))
 	o.Policy.Session.Duration *= 2
 	if other := read(o, testImage); other.Policy == first.Policy {
 		t.Error("another session duration, and the same hash")
