@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"net"
 	"net/http"
 	"net/url"
 	"os"
@@ -22,6 +21,7 @@ import (
 	"github.com/ampbridge/ampbridge/policy/sidecarconfig"
 	"github.com/ampbridge/ampbridge/test/awstest"
 	"github.com/ampbridge/ampbridge/test/servingcert"
+	"github.com/ampbridge/ampbridge/test/testkit"
 	"github.com/ampbridge/ampbridge/test/tools"
 )
 
@@ -132,7 +132,12 @@ func (b *relayBench) start(ctx context.Context) (err error) {
 	if b.ca, err = servingcert.Write(b.dir, "127.0.0.1"); err != nil {
 		return err
 	}
-	sink, control, exporter := freeAddress(), freeAddress(), freeAddress()
+	sink, sinkErr := testkit.UnusedAddr("127.0.0.1")
+	control, controlErr := testkit.UnusedAddr("127.0.0.1")
+	exporter, exporterErr := testkit.UnusedAddr("127.0.0.1")
+	if err := errors.Join(sinkErr, controlErr, exporterErr); err != nil {
+		return err
+	}
 	b.sinkURL, b.control = "https://"+sink, "http://"+control
 	self, err := os.Executable()
 	if err != nil {
@@ -220,7 +225,10 @@ func blockServed(c sidecarconfig.Config) bool {
 }
 
 func (b *relayBench) startPrometheus(program, config, name string) (*child, string, error) {
-	address := freeAddress()
+	address, err := testkit.UnusedAddr("127.0.0.1")
+	if err != nil {
+		return nil, "", err
+	}
 	p, err := b.run(exec.Command(program, "--config.file="+config, "--web.listen-address="+address,
 		"--storage.tsdb.path="+filepath.Join(b.dir, "data-"+name), "--log.level=warn"))
 	if err != nil {
@@ -229,22 +237,6 @@ func (b *relayBench) startPrometheus(program, config, name string) (*child, stri
 	at := "http://" + address
 	return p, at, p.until("Prometheus is ready", func() bool { return answers(at + "/-/ready") })
 }
-
-// freeAddress returns an address with a port below those of outgoing connections.
-func freeAddress() string {
-	for port := 20000 + os.Getpid()%1000; ; port += 7 {
-		l, err := net.Listen("tcp4", "127.0.0.1:"+strconv.Itoa(port))
-		if err == nil {
-			_ = l.Close() // only a check
-			if !slices.Contains(given, port) {
-				given = append(given, port)
-				return l.Addr().String()
-			}
-		}
-	}
-}
-
-var given []int
 
 // windows compares processor time.
 func (b *relayBench) windows() error {
