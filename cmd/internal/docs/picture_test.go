@@ -98,7 +98,8 @@ func TestShorten(t *testing.T) {
 // The README's picture of a report is doctor's own text.
 func TestPictureOfAReport(t *testing.T) {
 	text := shorten(read(t, "cmd/internal/doctor/report/testdata/sample.txt"))
-	testkit.Golden(t, filepath.Join(root, "docs/images/doctor.svg"), picture("a report of ampbridge doctor, shortened", text))
+	drawn := picture("a report of ampbridge doctor, shortened", text)
+	testkit.Golden(t, filepath.Join(root, "docs/images/doctor.svg"), drawn)
 	if !strings.Contains(read(t, "README.md"), "docs/images/doctor.svg") {
 		t.Error("the README does not show the picture")
 	}
