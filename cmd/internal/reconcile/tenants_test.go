@@ -2,7 +2,6 @@ package reconcile_test
 
 import (
 	"fmt"
-	"os"
 	"strings"
 	"testing"
 	"time"
@@ -13,6 +12,7 @@ import (
 
 	"github.com/ampbridge/ampbridge/policy"
 	"github.com/ampbridge/ampbridge/test/awstest"
+	"github.com/ampbridge/ampbridge/test/testkit"
 )
 
 // seldom passes come by themselves, so that what comes has another cause.
@@ -22,7 +22,7 @@ const seldom = "trust: {interval: 720h, "
 func (p *process) quiet() {
 	p.Helper()
 	p.eventually("in sync", p.inSync)
-	p.must(os.WriteFile(p.policy, []byte(strings.Replace(policyText, "trust: {", seldom, 1)), 0o600))
+	testkit.WriteFile(p, p.policy, strings.Replace(policyText, "trust: {", seldom, 1))
 	for last, since := -1, time.Now(); time.Since(since) < 3*time.Second; time.Sleep(50 * time.Millisecond) {
 		if n := len(p.cloud.Calls()); n != last {
 			last, since = n, time.Now()
