@@ -281,7 +281,8 @@ func Bounds(b BoundaryState, wanted string, d policy.Destination, fix, bootstrap
 	case wanted != "" && b.ARN == "":
 		return Failed(Boundary, About{}, fix, "the role has none, and the policy requires %s", wanted)
 	case wanted != "" && b.ARN != wanted:
-		return Failed(Boundary, About{}, fix, "the role's is %s, and the policy requires %s", b.ARN, wanted).Comparing("boundary", wanted, b.ARN)
+		return Failed(Boundary, About{}, fix, "the role's is %s, and the policy requires %s", b.ARN,
+			wanted).Comparing("boundary", wanted, b.ARN)
 	case b.ARN == "":
 		return Passed(Boundary, About{}, "the role has none, and the policy requires none")
 	case b.Document == nil:

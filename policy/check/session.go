@@ -131,6 +131,9 @@ func RefusedQuery(r Refusal, d policy.Destination) Finding {
 	if r.Status == 403 && !r.otherRegion() {
 		return Skipped(Query, About{}, "these credentials may not query: %s", r)
 	}
+	if r.Status == 429 {
+		return Warned(Query, About{}, NewFix(ampFix(r, d, "aps:QueryMetrics")), "AMP limits queries, which does not concern writes: %s", r)
+	}
 	return Failed(Query, About{}, NewFix(ampFix(r, d, "aps:QueryMetrics")), "%s", r)
 }
 

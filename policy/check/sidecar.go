@@ -103,12 +103,14 @@ func (s ObservedSidecar) destination(d sidecarconfig.DestinationStatus, now time
 			d.Name,
 		)
 	case d.NotTaken:
-		return Failed(Sidecar, About{}, s.fixConfig(), "%s: Prometheus has not taken the latest session: it refuses the configuration, the one "+
-			"with the relay too. Its writes fail when the session that it has ends", d.Name)
+		return Failed(Sidecar, About{}, s.fixConfig(),
+			"%s: Prometheus has not taken the latest session: it refuses the configuration, the one "+
+				"with the relay too. Its writes fail when the session that it has ends", d.Name)
 	case relayed && !d.Valid:
 		return withoutSession(d, s.Status.Started, now)
 	case !d.Valid:
-		return Failed(Sidecar, About{}, seeLog, "%s: there is no valid session%s, so Prometheus runs without the block", d.Name, because(d.Error))
+		return Failed(Sidecar, About{}, seeLog, "%s: there is no valid session%s, so Prometheus runs without the block",
+			d.Name, because(d.Error))
 	case !d.Served:
 		fix := seeLog
 		if s.Status.Config.Error != "" {
@@ -263,8 +265,9 @@ func (s ObservedSidecar) reloads(d sidecarconfig.DestinationStatus) Finding {
 			"configuration", d.Name, Plain(d.Moved))
 	case p.Error != "" && d.Delivery == sidecarconfig.DeliverySigV4:
 		return Warned(Sidecar, About{}, NewFix(`use the relay, which needs no reloads: delivery: relay in the policy, or the annotation `+
-			policy.AnnotationDelivery+`: "relay" on the pod`), "%s: Prometheus's metrics cannot be read (%s), so it is not known whether it takes "+
-			"new sessions", d.Name, Plain(p.Error))
+			policy.AnnotationDelivery+`: "relay" on the pod`),
+			"%s: Prometheus's metrics cannot be read (%s), so it is not known whether it takes "+
+				"new sessions", d.Name, Plain(p.Error))
 	}
 	return Passed(Sidecar, About{}, "")
 }

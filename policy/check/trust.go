@@ -191,7 +191,8 @@ func (w WantedTrust) condition(operator, key string, values policy.Values) (reas
 	if subOrAud && (strings.HasSuffix(folded, "ifexists") || strings.HasPrefix(folded, "forallvalues:")) {
 		return fmt.Sprintf("%s of %s also passes without the claim: write StringEquals", operator, key), nil
 	}
-	if subOrAud && operatorOf(operator) == "stringlike" && slices.ContainsFunc(values, func(v string) bool { return strings.ContainsAny(v, "*?") }) {
+	if subOrAud && operatorOf(operator) == "stringlike" && slices.ContainsFunc(values,
+		func(v string) bool { return strings.ContainsAny(v, "*?") }) {
 		return fmt.Sprintf(
 			"StringLike of %s lets in whatever %s matches: write StringEquals and exact names",
 			key,

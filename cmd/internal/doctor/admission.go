@@ -155,7 +155,8 @@ func (x *runner) missing(s *subject, m inject.Injected) []string {
 	return names
 }
 
-var fixAltered = check.NewFix("exclude the container " + sidecarconfig.ContainerName + ", its volumes ampbridge-*, or the namespace from that " +
+var fixAltered = check.NewFix("exclude the container " + sidecarconfig.ContainerName +
+	", its volumes ampbridge-*, or the namespace from that " +
 	"webhook, or update it: an old one drops fields that it does not know, such as restartPolicy of an init container")
 
 // altered returns which part of ampbridge's changes an injected pod lacks; empty: none.
@@ -232,7 +233,8 @@ func samplePod(s policy.Subject, tokenSource string) *corev1.Pod {
 			Name: name, Image: image, Args: args,
 			Resources: corev1.ResourceRequirements{Requests: small, Limits: small},
 			SecurityContext: &corev1.SecurityContext{
-				AllowPrivilegeEscalation: new(false), ReadOnlyRootFilesystem: new(true), Capabilities: &corev1.Capabilities{Drop: []corev1.Capability{"ALL"}},
+				AllowPrivilegeEscalation: new(false), ReadOnlyRootFilesystem: new(true),
+				Capabilities: &corev1.Capabilities{Drop: []corev1.Capability{"ALL"}},
 			},
 			VolumeMounts: []corev1.VolumeMount{{Name: "config-volume", MountPath: "/etc/config"}},
 		}

@@ -294,7 +294,8 @@ func (x *runner) foreignRole(role *plan.Role) (check.Finding, bool) {
 			"%s was not created by sync: it has no tag %s", role.ARN, plan.TagOwner), true
 	default:
 		return failed(check.NewFix("choose another cluster.name, or delete that role if its cluster is gone"),
-			"%s belongs to another cluster of the name %s, with another issuer (tag %s)", role.ARN, role.Tags[plan.TagCluster], plan.TagOwner), true
+			"%s belongs to another cluster of the name %s, with another issuer (tag %s)", role.ARN,
+			role.Tags[plan.TagCluster], plan.TagOwner), true
 	}
 }
 

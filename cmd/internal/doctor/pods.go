@@ -45,6 +45,7 @@ func (x *runner) checkPods(ctx context.Context) {
 		return
 	}
 	var none []*subject
+	checked, optedOut := 0, 0
 	for _, s := range x.subjects {
 		pods, err := x.prometheusPods(ctx, s)
 		if err != nil {
@@ -56,7 +57,16 @@ func (x *runner) checkPods(ctx context.Context) {
 		}
 		for _, pod := range pods {
 			x.checkPod(ctx, s, pod)
+			if pod.optedOut() {
+				optedOut++
+			} else {
+				checked++
+			}
 		}
+	}
+	if checked == 0 && optedOut > 0 {
+		// Else a report without any flow would be a success.
+		x.checks.Skip(check.About{}, "every Prometheus pod opted out", ids...)
 	}
 	// A wildcard also covers service accounts of other programs.
 	for _, s := range none {
@@ -98,7 +108,8 @@ func (x *runner) otherPrometheus(ctx context.Context, s *subject) *corev1.Pod {
 // unlikePrometheus returns which pod runs as the subject and does not look like Prometheus;
 // empty: none does, or the pods cannot be listed.
 func (x *runner) unlikePrometheus(ctx context.Context, s *subject) string {
-	list, err := x.cluster.client.CoreV1().Pods(s.Namespace).List(ctx, metav1.ListOptions{Limit: 1, FieldSelector: running(&s.ServiceAccount)})
+	list, err := x.cluster.client.CoreV1().Pods(s.Namespace).List(ctx, metav1.ListOptions{Limit: 1,
+		FieldSelector: running(&s.ServiceAccount)})
 	if err != nil || len(list.Items) == 0 {
 		return ""
 	}

@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"crypto/rsa"
 	"encoding/json"
+	"errors"
 	"io"
 	"log"
 	"net"
@@ -74,7 +75,8 @@ func TestVerdictWithoutACluster(t *testing.T) {
 			"name an existing kubeconfig", false},
 		{"a context that does not exist", kubeconfigOf(t, trusted.URL, "{}"), "prod",
 			nothing + `the kubeconfig cannot be used: context "prod" does not exist`, "one of its contexts", false},
-		{"a closed port", kubeconfigOf(t, "https://"+testkit.FreeAddr(t), "{}"), "", nothing + "the cluster does not answer at https://127.0.0.1",
+		{"a closed port", kubeconfigOf(t, "https://"+testkit.FreeAddr(t), "{}"), "", nothing +
+			"the cluster does not answer at https://127.0.0.1",
 			"check the kubeconfig and its context, this machine's network", false},
 		{"a name without an address", kubeconfigOf(t, "https://gone.invalid", "{}"), "",
 			nothing + "the cluster does not answer at https://gone.invalid: dial tcp: lookup", "this machine's network", false},
@@ -94,7 +96,8 @@ func TestVerdictWithoutACluster(t *testing.T) {
 			o := Options{Kubeconfig: c.kubeconfig, System: "ampbridge-system", Output: JSON}
 			o.Overrides.CurrentContext = c.context
 			err := Run(t.Context(), o, strings.NewReader(""), &out, &errs)
-			if _, unchecked := err.(*UncheckedError); err == nil || unchecked != c.unchecked {
+			incomplete := (*UncheckedError)(nil)
+			if err == nil || errors.As(err, &incomplete) != c.unchecked {
 				t.Errorf("the error is %v", err)
 			}
 			var got struct {
@@ -128,7 +131,8 @@ func noAWSCredentials(t *testing.T) {
 // The reason why AWS was not checked is that of this machine, with its fix.
 func TestCallerIdentityNamesTheReason(t *testing.T) {
 	refusing := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		http.Error(w, `<ErrorResponse><Error><Code>ExpiredToken</Code><Message>it has expired</Message></Error></ErrorResponse>`, 403)
+		http.Error(w, `<ErrorResponse><Error><Code>ExpiredToken</Code><Message>it has expired</Message></Error></ErrorResponse>`,
+			http.StatusForbidden)
 	}))
 	t.Cleanup(refusing.Close)
 	keys := map[string]string{"AWS_ACCESS_KEY_ID": "AKIAEXAMPLE", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_MAX_ATTEMPTS": "1"}
@@ -142,7 +146,8 @@ func TestCallerIdentityNamesTheReason(t *testing.T) {
 			"correct AWS_PROFILE"},
 		{"a token file that does not exist", map[string]string{"AWS_WEB_IDENTITY_TOKEN_FILE": "/gone",
 			"AWS_ROLE_ARN": "arn:aws:iam::111122223333:role/r"}, "cannot be read: ", "log in to AWS"},
-		{"no answer", map[string]string{"AWS_ENDPOINT_URL_STS": "http://" + testkit.FreeAddr(t)}, "AWS did not answer this machine: connection refused",
+		{"no answer", map[string]string{"AWS_ENDPOINT_URL_STS": "http://" + testkit.FreeAddr(t)},
+			"AWS did not answer this machine: connection refused",
 			"this machine's network"},
 		{"refused", map[string]string{"AWS_ENDPOINT_URL_STS": refusing.URL}, "AWS refuses the credentials of this machine: ExpiredToken",
 			"log in to AWS"},
@@ -234,7 +239,8 @@ func TestReadIssuerIsReached(t *testing.T) {
 // endpoint in the policy is part of the installation.
 func TestNoAnswerOfAMP(t *testing.T) {
 	none := check.Refusal{Text: "no answer: connection refused"}
-	for _, judge := range []func(check.Refusal, policy.Destination) check.Finding{check.RefusedWrite, check.RefusedRead, check.RefusedQuery} {
+	for _, judge := range []func(check.Refusal, policy.Destination) check.Finding{check.RefusedWrite, check.RefusedRead,
+		check.RefusedQuery} {
 		for endpoint, want := range map[string]check.Status{"": check.Skip, "https://vpce.example": check.Fail} {
 			f := (&runner{}).refusedBy(t.Context(), check.Write, check.About{}, policy.Destination{Endpoint: endpoint}, none, judge)
 			if f.Status != want || !strings.Contains(f.Message, "connection refused") || f.Fix == nil {

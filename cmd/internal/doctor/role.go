@@ -48,7 +48,8 @@ func (x *runner) fixRole(r destinationRole) check.Fix {
 	fix := x.fixPermission(r)
 	fix.Summary = "create the role (with Terraform: ampbridge plan -o terraform), or let sync manage it (trust.manage: roles)"
 	fix.Commands = append(
-		[]check.Command{{"aws", "iam", "create-role", "--role-name", name, "--path", path, "--assume-role-policy-document", x.trust(r).String()}},
+		[]check.Command{{"aws", "iam", "create-role", "--role-name", name, "--path", path, "--assume-role-policy-document",
+			x.trust(r).String()}},
 		fix.Commands...)
 	return fix
 }

@@ -237,7 +237,8 @@ func (x *runner) noSubjects(ctx context.Context) []check.Finding {
 		if found.Status != check.Pass {
 			return []check.Finding{found}
 		}
-		return []check.Finding{found, check.Failed(check.Grant, all, discover, "no grant covers a service account of namespace %s", x.Namespace)}
+		return []check.Finding{found, check.Failed(check.Grant, all, discover,
+			"no grant covers a service account of namespace %s", x.Namespace)}
 	}
 	labelled, err := x.cluster.labelledNamespaces(ctx)
 	if err != nil || len(labelled) == 0 {

@@ -60,7 +60,8 @@ func ended(pod *corev1.Pod, name string) string {
 	}
 	reason := joined(w.Reason, w.Message)
 	if last := status.LastTerminationState.Terminated; last != nil {
-		reason += fmt.Sprintf("; it ended %d times, last with %s (exit code %d)", status.RestartCount, joined(last.Reason, last.Message), last.ExitCode)
+		reason += fmt.Sprintf("; it ended %d times, last with %s (exit code %d)", status.RestartCount, joined(last.Reason,
+			last.Message), last.ExitCode)
 	}
 	return reason
 }
@@ -103,7 +104,8 @@ func (x *runner) crashed(pod *corev1.Pod) (check.Finding, bool) {
 		if s.Name != sidecarconfig.ContainerName || last == nil || x.Now().Sub(last.FinishedAt.Time) > restartedLately {
 			continue
 		}
-		return warned(fixCrash(pod, s), "it runs, and ended %s ago with %s (exit code %d), %d restarts", check.Span(x.Now().Sub(last.FinishedAt.Time)),
+		return warned(fixCrash(pod, s), "it runs, and ended %s ago with %s (exit code %d), %d restarts",
+			check.Span(x.Now().Sub(last.FinishedAt.Time)),
 			joined(last.Reason, last.Message), last.ExitCode, s.RestartCount), true
 	}
 	return check.Finding{}, false

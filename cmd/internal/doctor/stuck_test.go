@@ -39,17 +39,20 @@ func runnerOn(t *testing.T, objects map[string]any) *runner {
 // with a fix for that reason.
 func TestStuck(t *testing.T) {
 	waits := func(name, reason, message string) corev1.ContainerStatus {
-		return corev1.ContainerStatus{Name: name, State: corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: reason, Message: message}}}
+		return corev1.ContainerStatus{Name: name,
+			State: corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: reason, Message: message}}}
 	}
 	after := func(s corev1.ContainerStatus, reason string, code int32) corev1.ContainerStatus {
 		s.RestartCount = 12
 		s.LastTerminationState.Terminated = &corev1.ContainerStateTerminated{Reason: reason, ExitCode: code, FinishedAt: metav1.Now()}
 		return s
 	}
-	running := corev1.ContainerStatus{Name: sidecarconfig.ContainerName, State: corev1.ContainerState{Running: &corev1.ContainerStateRunning{}}}
+	running := corev1.ContainerStatus{Name: sidecarconfig.ContainerName,
+		State: corev1.ContainerState{Running: &corev1.ContainerStateRunning{}}}
 	const sidecar = sidecarconfig.ContainerName
 	events := func(reason string, ago time.Duration) corev1.EventList {
-		return corev1.EventList{Items: []corev1.Event{{Reason: reason, Message: "MountVolume.SetUp failed", LastTimestamp: metav1.NewTime(time.Now().Add(-ago))}}}
+		return corev1.EventList{Items: []corev1.Event{{Reason: reason, Message: "MountVolume.SetUp failed",
+			LastTimestamp: metav1.NewTime(time.Now().Add(-ago))}}}
 	}
 	for _, c := range []struct {
 		name      string
@@ -63,7 +66,8 @@ func TestStuck(t *testing.T) {
 		{name: "no node", status: corev1.PodStatus{Phase: corev1.PodPending, Conditions: []corev1.PodCondition{{Type: corev1.PodScheduled,
 			Status: corev1.ConditionFalse, Reason: "Unschedulable", Message: "0/3 nodes are available: 3 Insufficient memory"}}},
 			want: "Unschedulable: 0/3 nodes are available", fix: "events"},
-		{name: "no image", status: corev1.PodStatus{InitContainerStatuses: []corev1.ContainerStatus{waits(sidecar, "ErrImagePull", "not found")}},
+		{name: "no image", status: corev1.PodStatus{InitContainerStatuses: []corev1.ContainerStatus{waits(sidecar,
+			"ErrImagePull", "not found")}},
 			want: "ErrImagePull: not found", fix: "sidecar.image of the policy"},
 		{name: "out of memory", status: corev1.PodStatus{InitContainerStatuses: []corev1.ContainerStatus{
 			after(waits(sidecar, "CrashLoopBackOff", "back-off 5m0s"), "OOMKilled", 137)}},
@@ -93,7 +97,8 @@ func TestStuck(t *testing.T) {
 	}
 	x := &runner{Options: Options{Now: time.Now}}
 	pod := &corev1.Pod{Status: corev1.PodStatus{InitContainerStatuses: []corev1.ContainerStatus{after(running, "OOMKilled", 137)}}}
-	if f, recently := x.crashed(pod); !recently || f.Status != check.Warn || !strings.Contains(f.Message, "OOMKilled (exit code 137), 12 restarts") {
+	if f, recently := x.crashed(pod); !recently || f.Status != check.Warn || !strings.Contains(f.Message,
+		"OOMKilled (exit code 137), 12 restarts") {
 		t.Errorf("after a restart: %+v", f)
 	}
 	pod.Status.InitContainerStatuses[0].LastTerminationState.Terminated.FinishedAt = metav1.NewTime(time.Now().Add(-time.Hour))

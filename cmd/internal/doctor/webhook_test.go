@@ -40,7 +40,8 @@ func TestRegistration(t *testing.T) {
 		{"another group", func(w entry) { w.Rules[0].APIGroups = []string{"apps"} }, check.Fail, "no rule for the creation of pods"},
 		{"another version", func(w entry) { w.Rules[0].APIVersions = []string{"v2"} }, check.Fail, "no rule for the creation of pods"},
 		{"another scope", func(w entry) { w.Rules[0].Scope = new(admissionv1.ClusterScope) }, check.Fail, "no rule for the creation of pods"},
-		{"another path", func(w entry) { w.ClientConfig.Service.Path = new("/mutate") }, check.Fail, `"/mutate", which must end in /pods/enabled`},
+		{"another path", func(w entry) { w.ClientConfig.Service.Path = new("/mutate") }, check.Fail,
+			`"/mutate", which must end in /pods/enabled`},
 		{"no path", func(w entry) { w.ClientConfig.Service.Path = nil }, check.Fail, "which must end in /pods/enabled"},
 		{"a further condition", func(w entry) {
 			w.MatchConditions = append(w.MatchConditions, admissionv1.MatchCondition{Name: "mine", Expression: "request.namespace != 'm'"})
@@ -107,7 +108,8 @@ func TestRegistrationOfOneNamespace(t *testing.T) {
 func TestEntriesOf(t *testing.T) {
 	object, err := registration.New(registration.Options{ClientConfig: admissionv1.WebhookClientConfig{URL: new("https://example.com")}})
 	testkit.Must(t, err)
-	for label, want := range map[string]string{"enabled": "pods-enabled", "annotated": "pods-annotated", "": "pods-enabled", "on": "pods-enabled"} {
+	for label, want := range map[string]string{"enabled": "pods-enabled", "annotated": "pods-annotated",
+		"": "pods-enabled", "on": "pods-enabled"} {
 		x := &runner{subjects: []*subject{{labels: map[string]string{policy.LabelInjection: label}}}}
 		if got := x.entriesOf(object); len(got) != 1 || !strings.HasPrefix(got[0].Name, want+".") {
 			t.Errorf("label %q: %+v", label, got)

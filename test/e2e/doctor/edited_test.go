@@ -52,9 +52,10 @@ var editedFaults = []fault{
 	{name: "trust that denies everybody", id: check.TrustDocument, message: "statement Freeze denies them to", inject: func(s *fixture) {
 		s.trustOf(`{"Sid":"Freeze","Effect":"Deny","Principal":"*","Action":"sts:*"},` + allowWith(""))
 	}},
-	{name: "trust that has ended", id: check.TrustDocument, message: "DateLessThan of aws:CurrentTime is 2020-01-01", inject: func(s *fixture) {
-		s.trustOf(allowWith(`,"DateLessThan":{"aws:CurrentTime":"2020-01-01T00:00:00Z"}`))
-	}},
+	{name: "trust that has ended", id: check.TrustDocument, message: "DateLessThan of aws:CurrentTime is 2020-01-01",
+		inject: func(s *fixture) {
+			s.trustOf(allowWith(`,"DateLessThan":{"aws:CurrentTime":"2020-01-01T00:00:00Z"}`))
+		}},
 	{name: "permission in another region", id: check.Permissions, message: "aws:RequestedRegion is us-east-1", inject: func(s *fixture) {
 		s.permit("ampbridge", `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"aps:*","Resource":"*","Condition":`+
 			`{"StringEquals":{"aws:RequestedRegion":"us-east-1"}}}]}`)
@@ -63,15 +64,17 @@ var editedFaults = []fault{
 		inject: func(s *fixture) { rekeyed(s, func(k map[string]any) { k["kid"] = "other" }) }, fix: publishAgain},
 	{name: "key without a kid", id: check.SigningKeys, message: `published with the kid ""`,
 		inject: func(s *fixture) { rekeyed(s, func(k map[string]any) { delete(k, "kid") }) }, fix: publishAgain},
-	{name: "registered for objects with another label", id: check.Registration, message: "check its objectSelector", inject: func(s *fixture) {
-		s.patchRegistration(`[{"op":"add","path":"/webhooks/0/objectSelector","value":{"matchLabels":{"inject":"yes"}}}]`)
-	}, fix: (*fixture).register},
+	{name: "registered for objects with another label", id: check.Registration, message: "check its objectSelector",
+		inject: func(s *fixture) {
+			s.patchRegistration(`[{"op":"add","path":"/webhooks/0/objectSelector","value":{"matchLabels":{"inject":"yes"}}}]`)
+		}, fix: (*fixture).register},
 	{name: "registered for another path", id: check.Registration, message: "which must end in /pods/enabled", inject: func(s *fixture) {
 		s.patchRegistration(`[{"op":"replace","path":"/webhooks/0/clientConfig/service/path","value":"/mutate"}]`)
 	}, fix: (*fixture).register},
-	{name: "registered for another API group", id: check.Registration, message: "has no rule for the creation of pods", inject: func(s *fixture) {
-		s.patchRegistration(`[{"op":"replace","path":"/webhooks/0/rules/0/apiGroups","value":["apps"]}]`)
-	}, fix: (*fixture).register},
+	{name: "registered for another API group", id: check.Registration, message: "has no rule for the creation of pods",
+		inject: func(s *fixture) {
+			s.patchRegistration(`[{"op":"replace","path":"/webhooks/0/rules/0/apiGroups","value":["apps"]}]`)
+		}, fix: (*fixture).register},
 	{name: "registered for a port that the Service lacks", id: check.Endpoints, message: "has no port 9443", inject: func(s *fixture) {
 		s.patchRegistration(`[{"op":"replace","path":"/webhooks/0/clientConfig/service/port","value":9443}]`)
 	}, fix: (*fixture).register},
