@@ -72,12 +72,7 @@ func (x *runner) checkPods(ctx context.Context) {
 	for _, s := range none {
 		const message = "no Prometheus pod of this service account is running"
 		if other := x.otherPrometheus(ctx, s); s.named && other != nil {
-			x.checks.Run(ids[0], s.about, func() check.Finding {
-				return failed(check.NewFix(fmt.Sprintf("in the policy (%s), add %s to the serviceAccounts of the grant, or let the pod run as %s",
-					x.source, other.Spec.ServiceAccountName, s.ServiceAccount)),
-					"no Prometheus pod runs as %s, and %s/%s runs as %s, which no grant covers",
-					s.ServiceAccount, other.Namespace, other.Name, other.Spec.ServiceAccountName)
-			})
+			x.checks.Run(ids[0], s.about, func() check.Finding { return x.otherAccount(s, other) })
 			x.checks.Skip(s.about, message, ids[1:]...)
 		} else if s.named || len(none) == len(x.subjects) {
 			x.checks.Skip(s.about, message+x.unlikePrometheus(ctx, s)+x.refusedPods(ctx, s.Namespace), ids[0])
@@ -86,6 +81,14 @@ func (x *runner) checkPods(ctx context.Context) {
 			x.checks.Exclude(s.about, message, ids...)
 		}
 	}
+}
+
+// otherAccount is the finding about a Prometheus pod that runs as an account without a grant.
+func (x *runner) otherAccount(s *subject, other *corev1.Pod) check.Finding {
+	return failed(check.NewFix(fmt.Sprintf("in the policy (%s), add %s to the serviceAccounts of the grant, or let the pod run as %s",
+		x.source, other.Spec.ServiceAccountName, s.ServiceAccount)),
+		"no Prometheus pod runs as %s, and %s/%s runs as %s, which no grant covers",
+		s.ServiceAccount, other.Namespace, other.Name, other.Spec.ServiceAccountName)
 }
 
 // otherPrometheus returns a Prometheus pod in the subject's namespace whose service account
@@ -413,6 +416,9 @@ func (x *runner) injected(ctx context.Context, s *subject, pod *runningPod) chec
 	if pod.optedOut() {
 		return check.Excluded("", check.About{}, "it opted out (annotation %s)", policy.AnnotationInject)
 	}
+	if change := altered(pod.Pod, pod.mark, x.policy.Token); pod.mark.Policy != "" && change != "" {
+		return failed(fixAltered, "it was injected, and then another webhook changed it: %s", change)
+	}
 	if pod.config == nil && pod.mark.Mode != policy.ModeIdentity {
 		if e, refused := x.openFor(ctx, pod.Pod); refused {
 			return failed(fitSidecar(), "it runs without the sidecar since its workload's pods with it were refused by %s: %s", e.By, e.Message)
@@ -421,9 +427,6 @@ func (x *runner) injected(ctx context.Context, s *subject, pod *runningPod) chec
 			return f // a restart would not help
 		}
 		return failed(restart, "it is running, and was not injected when it was created")
-	}
-	if change := altered(pod.Pod, pod.mark, x.policy.Token); change != "" {
-		return failed(fixAltered, "it was injected, and then another webhook changed it: %s", change)
 	}
 	entitlement, ok := x.policy.EntitledAs(s.Subject, cmp.Or(pod.mark.Mode, policy.ModePrometheus))
 	if !ok && pod.mark.Mode != "" {

@@ -182,6 +182,10 @@ func (x *runner) checkCandidates(ctx context.Context, s *subject) {
 	case err != nil:
 		x.checks.Skip(s.about, "the pods cannot be listed: "+err.Error(), check.Pods)
 	case len(pods) == 0:
+		if other := x.otherPrometheus(ctx, s); s.named && other != nil {
+			x.checks.Run(check.Pods, s.about, func() check.Finding { return x.otherAccount(s, other) })
+			return
+		}
 		x.checks.Skip(s.about, "no Prometheus pod of this service account is running", check.Pods)
 	}
 	for _, pod := range pods {

@@ -10,7 +10,6 @@ import (
 
 	"github.com/ampbridge/ampbridge/policy"
 	"github.com/ampbridge/ampbridge/policy/check"
-	"github.com/ampbridge/ampbridge/policy/sidecarconfig"
 	"github.com/ampbridge/ampbridge/test/testkit"
 	"github.com/ampbridge/ampbridge/webhook/registration"
 )
@@ -190,12 +189,12 @@ func TestAltered(t *testing.T) {
 			if got := altered(pod, mark, p.Token); !strings.Contains(got, c.want) || (got == "") != (c.want == "") {
 				t.Errorf("%q, want %q", got, c.want)
 			}
-			if c.want == "" || c.name == "the sidecar" {
+			if c.want == "" {
 				return
 			}
 			x := &runner{policy: p}
 			s := &subject{Subject: policy.Subject{Namespace: "m", ServiceAccount: "prometheus"}, destinations: p.Destinations}
-			f := x.injected(t.Context(), s, &runningPod{Pod: pod, mark: mark, config: &sidecarconfig.Config{}})
+			f := x.injected(t.Context(), s, &runningPod{Pod: pod, mark: mark, config: sidecarConfigOf(pod)})
 			if f.Status != check.Fail || !strings.Contains(f.Message, "another webhook changed it") {
 				t.Errorf("a running pod: %s: %s", f.Status, f.Message)
 			}
