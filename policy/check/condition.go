@@ -28,20 +28,33 @@ const (
 // that does not hold, or else one that is unknown.
 func (r request) evaluate(conditions map[string]map[string]policy.Values) (result truth, text string) {
 	result = holds
-	for _, operator := range slices.Sorted(maps.Keys(conditions)) {
-		for _, key := range slices.Sorted(maps.Keys(conditions[operator])) {
-			values := conditions[operator][key]
-			one := r.condition(operator, key, values)
-			named := fmt.Sprintf("%s of %s is %s", operator, key, strings.Join(values, ", "))
-			switch {
-			case one == neverHolds:
-				return neverHolds, named
-			case one == unknown && result == holds:
-				result, text = unknown, named
-			}
+	for _, c := range sorted(conditions) {
+		one := r.condition(c.operator, c.key, c.values)
+		named := fmt.Sprintf("%s of %s is %s", c.operator, c.key, strings.Join(c.values, ", "))
+		switch {
+		case one == neverHolds:
+			return neverHolds, named
+		case one == unknown && result == holds:
+			result, text = unknown, named
 		}
 	}
 	return result, text
+}
+
+// condition is one key of an operator.
+type condition struct {
+	operator, key string
+	values        policy.Values
+}
+
+// sorted returns the conditions of a statement in a fixed order.
+func sorted(conditions map[string]map[string]policy.Values) (list []condition) {
+	for _, operator := range slices.Sorted(maps.Keys(conditions)) {
+		for _, key := range slices.Sorted(maps.Keys(conditions[operator])) {
+			list = append(list, condition{operator, key, conditions[operator][key]})
+		}
+	}
+	return list
 }
 
 // operatorOf returns an operator in lower case without its prefix for sets and its suffix

@@ -3,7 +3,6 @@ package check
 import (
 	"cmp"
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -163,11 +162,9 @@ func (w WantedTrust) miss(s policy.Statement) (reason string, values *Comparison
 			Compare("provider", w.Provider.String(), federated...)
 	}
 	sub, aud := w.Issuer.Host()+":sub", w.Issuer.Host()+":aud"
-	for _, operator := range slices.Sorted(maps.Keys(s.Condition)) {
-		for _, key := range slices.Sorted(maps.Keys(s.Condition[operator])) {
-			if miss, values := w.condition(operator, key, s.Condition[operator][key]); miss != "" {
-				return miss, values
-			}
+	for _, c := range sorted(s.Condition) {
+		if miss, values := w.condition(c.operator, c.key, c.values); miss != "" {
+			return miss, values
 		}
 	}
 	subjects, audiences := equals(s, sub), equals(s, aud)

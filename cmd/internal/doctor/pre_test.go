@@ -5,7 +5,6 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
-	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -85,9 +84,7 @@ func TestChartResourcesAreTheChartsKinds(t *testing.T) {
 	object := regexp.MustCompile(`(?m)^apiVersion: (\S+)\nkind: (\S+)$`)
 	kinds := map[string]bool{}
 	for _, file := range files {
-		text, err := os.ReadFile(file)
-		testkit.Must(t, err)
-		for _, m := range object.FindAllStringSubmatch(string(text), -1) {
+		for _, m := range object.FindAllStringSubmatch(testkit.ReadFile(t, file), -1) {
 			if !strings.Contains(m[1], "cert-manager.io") && !strings.Contains(m[1], "monitoring.coreos.com") {
 				kinds[strings.ToLower(m[2])] = true
 			}
