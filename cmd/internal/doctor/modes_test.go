@@ -12,6 +12,7 @@ import (
 
 	"github.com/ampbridge/ampbridge/policy"
 	"github.com/ampbridge/ampbridge/policy/check"
+	"github.com/ampbridge/ampbridge/test/policytest"
 	"github.com/ampbridge/ampbridge/test/testkit"
 	"github.com/ampbridge/ampbridge/webhook/inject"
 )
@@ -20,18 +21,16 @@ import (
 func TestInjectedModes(t *testing.T) {
 	for _, mode := range []policy.Mode{policy.ModeIdentity, policy.ModeRelay} {
 		parse := func(cluster string, m policy.Mode) *policy.Policy {
-			p, err := policy.Parse([]byte(`
+			return policytest.Parse(t, `
 apiVersion: ampbridge.io/v1alpha1
 kind: Policy
-cluster: {name: ` + cluster + `}
+cluster: {name: `+cluster+`}
 destinations:
 - {name: central, workspace: "arn:aws:aps:eu-west-1:111122223333:workspace/ws-0123abcd"}
 - {name: backup, workspace: "arn:aws:aps:eu-west-1:111122223333:workspace/ws-4567cdef"}
-grants: [{namespaces: [m], serviceAccounts: [otel], destinations: [central, backup], mode: ` + string(m) + `}]
+grants: [{namespaces: [m], serviceAccounts: [otel], destinations: [central, backup], mode: `+string(m)+`}]
 trust: {manage: none}
-`))
-			testkit.Must(t, err)
-			return p
+`)
 		}
 		p := parse("dev", mode)
 		pod := &corev1.Pod{
@@ -87,8 +86,7 @@ trust: {manage: none}
 		"its container's name": {annotations: map[string]string{policy.AnnotationContainer: "prometheus-server"}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			p, err := policy.Parse([]byte(strings.Replace(text, "HA", c.ha, 1)))
-			testkit.Must(t, err)
+			p := policytest.Parse(t, strings.Replace(text, "HA", c.ha, 1))
 			pod := samplePod(policy.Subject{Namespace: "m", ServiceAccount: "prometheus"}, p.Token.Source)
 			pod.Namespace, pod.Name, pod.Annotations = "m", "prometheus-0", c.annotations
 			pod.OwnerReferences = []metav1.OwnerReference{{APIVersion: "apps/v1", Kind: "StatefulSet", Name: "prometheus", Controller: new(true)}}

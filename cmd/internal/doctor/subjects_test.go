@@ -11,6 +11,7 @@ import (
 	"github.com/ampbridge/ampbridge/policy"
 	"github.com/ampbridge/ampbridge/policy/check"
 	"github.com/ampbridge/ampbridge/policy/plan"
+	"github.com/ampbridge/ampbridge/test/policytest"
 	"github.com/ampbridge/ampbridge/test/testkit"
 	"github.com/ampbridge/ampbridge/webhook/inject"
 )
@@ -18,18 +19,16 @@ import (
 // policyOf returns a policy with two destinations and these grants.
 func policyOf(t *testing.T, grants string) *policy.Policy {
 	t.Helper()
-	p, err := policy.Parse([]byte(`
+	return policytest.Parse(t, `
 apiVersion: ampbridge.io/v1alpha1
 kind: Policy
 cluster: {name: dev}
 destinations:
 - {name: central, workspace: "arn:aws:aps:eu-west-1:111122223333:workspace/ws-0123abcd"}
 - {name: reader, workspace: "arn:aws:aps:eu-west-1:111122223333:workspace/ws-0123abcd", access: [query]}
-grants: [` + grants + `]
+grants: [`+grants+`]
 trust: {manage: none}
-`))
-	testkit.Must(t, err)
-	return p
+`)
 }
 
 // namespaces are the namespaces of a cluster with their labels, as the API server returns
