@@ -3,6 +3,7 @@ package doctor
 import (
 	"context"
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -114,6 +115,9 @@ func (x *runner) reachWebhook() check.Fix {
 	)
 }
 
+// silentWebhook matches the API server's error about a webhook that does not answer.
+var silentWebhook = regexp.MustCompile(`failed calling webhook "([^"]+)"`)
+
 // refusedSample judges the refusal of doctor's sample pod. create creates it in a dry run,
 // with a value of the annotation that asks for the injection.
 func (x *runner) refusedSample(
@@ -127,6 +131,9 @@ func (x *runner) refusedSample(
 		return failed(fitSidecar(), "the pod is refused with the sidecar, and admitted without it: %s refuses it: %s", by, text)
 	}
 	fix := check.NewFix("let the namespace admit a pod with the service account: this one is refused, with or without ampbridge")
+	if m := silentWebhook.FindStringSubmatch(refusal.Error()); m != nil {
+		fix = check.NewFix("let the webhook " + m[1] + ", which is not ampbridge's, answer the API server, or remove its registration")
+	}
 	pods, err := x.prometheusPods(ctx, s)
 	running := err == nil && slices.ContainsFunc(pods, func(p *runningPod) bool { return p.mark.Policy != "" })
 	if plain != nil && running {

@@ -1,0 +1,47 @@
+package doctor
+
+import (
+	"errors"
+	"strings"
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/ampbridge/ampbridge/policy"
+	"github.com/ampbridge/ampbridge/policy/check"
+	"github.com/ampbridge/ampbridge/webhook/inject"
+)
+
+// A pod that is refused only with the sidecar is ampbridge's matter. If doctor's sample is refused
+// in any case, the user's own injected pods decide.
+func TestRefusedSample(t *testing.T) {
+	const tag = `admission webhook "validate.kyverno.svc-fail" denied the request: an image tag is required`
+	const silent = `Internal error occurred: failed calling webhook "validate.kyverno.svc-fail": connection refused`
+	injected := samplePod(policy.Subject{Namespace: "m", ServiceAccount: "p"}, "")
+	injected.Name = "p-0"
+	injected.Annotations[inject.AnnotationInjected] = `{"policy": "0123456789ab", "destinations": ["central"]}`
+	for _, c := range []struct {
+		name, refusal string
+		plain         error
+		running       []corev1.Pod
+		status        check.Status
+		want, fix     string
+	}{
+		{"with the sidecar alone", tag, nil, nil, check.Fail, "admitted without it", "let the sidecar meet that rule"},
+		{"in any case, and no pod runs", tag, errors.New(tag), nil, check.Fail, "the pod is refused", "with or without ampbridge"},
+		{"in any case, and an injected pod runs", tag, errors.New(tag), []corev1.Pod{*injected}, check.Warn, "doctor's sample pod is refused",
+			"with or without ampbridge"},
+		{"a webhook of others does not answer", silent, errors.New(silent), nil, check.Fail, "the pod is refused",
+			"let the webhook validate.kyverno.svc-fail"},
+	} {
+		x := runnerOn(t, map[string]any{"/api/v1/namespaces/m/pods": corev1.PodList{Items: c.running}})
+		s := &subject{Subject: policy.Subject{Namespace: "m", ServiceAccount: "p"}}
+		f := x.refusedSample(t.Context(), s, errors.New(c.refusal), func(string) (*corev1.Pod, error) { return nil, c.plain })
+		if f.Status != c.status || !strings.Contains(f.Message, c.want) || !strings.Contains(f.Fix.Summary, c.fix) {
+			t.Errorf("%s: %s: %s → %s", c.name, f.Status, f.Message, f.Fix.Summary)
+		}
+		if (f.Proof == check.Pods) != (c.status == check.Warn) {
+			t.Errorf("%s is proven by %q", c.name, f.Proof)
+		}
+	}
+}
