@@ -31,7 +31,8 @@ func (l *Live) Print(f check.Finding) {
 	_, l.err = l.w.Write(b.Bytes())
 }
 
-// End prints the report below the lines so far. It does not repeat what passed.
+// End prints the report below the lines so far. It does not repeat what passed. A warning that a
+// later check turned into a pass is printed again, as a pass.
 func (l *Live) End(w io.Writer, r check.Report) error {
 	if l.err != nil {
 		return l.err
@@ -39,5 +40,5 @@ func (l *Live) End(w io.Writer, r check.Report) error {
 	if _, err := fmt.Fprintln(w); err != nil {
 		return err
 	}
-	return l.printer.write(w, r, func(f check.Finding) bool { return f.Status != check.Pass })
+	return l.printer.write(w, r, func(f check.Finding) bool { return f.Status != check.Pass || !l.printed[outcome(f)] })
 }

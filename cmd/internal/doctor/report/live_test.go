@@ -51,6 +51,20 @@ func TestLive(t *testing.T) {
 	}
 }
 
+// What a later check proved is printed again with its new sign.
+func TestLivePrintsWhatWasProven(t *testing.T) {
+	var got strings.Builder
+	live := Printer{}.Live(&got)
+	r := check.Runner{Added: live.Print}
+	r.Add(check.Passed(check.Policy, check.About{}, "policy.yaml"), check.Skipped(check.Certificate, check.About{}, "not read"))
+	r.Prove(check.Certificate, check.About{}, "the dry run proves it")
+	before := got.Len()
+	testkit.Must(t, live.End(&got, r.Report()))
+	if end := got.String()[before:]; !strings.Contains(end, "✓ certificate      the dry run proves it") || strings.Contains(end, "policy.yaml") {
+		t.Error(end)
+	}
+}
+
 // failing refuses every write.
 type failing struct{}
 
