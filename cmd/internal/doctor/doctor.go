@@ -6,7 +6,9 @@
 // There is one file for each system: cluster.go, admission.go, webhook.go and sync.go
 // for Kubernetes; issuer.go for the issuer as AWS reads it; aws.go and role.go for the
 // account; session.go for STS; amp.go for query and write; pods.go and metrics.go for
-// running pods; inpod.go for doctor's own pod; pre.go for a cluster without ampbridge. runner.go runs the checks in their order.
+// running pods; stuck.go and refused.go for pods that do not start or are refused; inpod.go
+// for doctor's own pod; pre.go for a cluster without ampbridge. runner.go runs the checks in
+// their order.
 //
 // It needs these permissions in Kubernetes. Without one of them, a check is
 // skipped:
@@ -20,6 +22,7 @@
 //	  configmaps                     get (Prometheus's configuration and environment)
 //	  pods                           list; create (as a dry run: nothing is stored)
 //	  pods/proxy                     get
+//	  events                         list (why pods do not start)
 //	  serviceaccounts                get, list
 //	  serviceaccounts/token          create
 //	everywhere
