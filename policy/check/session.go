@@ -213,8 +213,8 @@ func ampFix(r Refusal, d policy.Destination, action string) string {
 		return "AMP limits the labels of a series (number, and length of names and values): shorten cluster.name, or drop labels with " +
 			"remoteWrite.writeRelabelConfigs in the policy"
 	case r.NoAnswer():
-		return "the workspace's endpoint does not answer: check destinations[].endpoint, remoteWrite.proxyURL and remoteWrite.caBundle in the policy, " +
-			"and the network"
+		return "the workspace's endpoint does not answer: check destinations[].endpoint, remoteWrite.proxyURL and remoteWrite.caBundle in the " +
+			"policy, and the network"
 	}
 	return "read the message of AWS"
 }

@@ -78,6 +78,14 @@ var editedFaults = []fault{
 	{name: "registered for a port that the Service lacks", id: check.Endpoints, message: "has no port 9443", inject: func(s *fixture) {
 		s.patchRegistration(`[{"op":"replace","path":"/webhooks/0/clientConfig/service/port","value":9443}]`)
 	}, fix: (*fixture).register},
+	{name: "registered to refuse, and the webhook is down", id: check.Injection, message: "the webhook does not answer the API server",
+		inject: func(s *fixture) {
+			s.patchRegistration(`[{"op":"replace","path":"/webhooks/0/failurePolicy","value":"Fail"}]`)
+			s.stopWebhook()
+			s.eventually("pods are refused", func() bool {
+				return contains(s.runDoctor(fault{}).finding().Message, "the webhook does not answer the API server")
+			})
+		}, fix: func(s *fixture) { s.startWebhook(); s.register() }},
 	{name: "workspace mistyped in the policy alone", id: check.Workspace, message: "there is no ws-0000",
 		inject: func(s *fixture) { s.setPolicy(s.workspace.ID, "ws-0000") }, fix: plainPolicy},
 	{name: "proxy of AMP refuses connections", id: check.Query, message: "no answer", inject: func(s *fixture) {
