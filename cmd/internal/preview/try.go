@@ -62,7 +62,7 @@ func Try(image, format string, stdout io.Writer) error {
 	fmt.Fprintln(&b, "This is an example: no cluster and no AWS account are read or changed.\n"+
 		"Lines with + are what ampbridge adds, lines with - what it replaces.")
 
-	heading("1. The cluster admin writes a policy: who may write where")
+	heading("1. The cluster admin writes a policy: which service accounts write where")
 	b.Write(examples.Policy)
 	for _, section := range []struct {
 		heading string
