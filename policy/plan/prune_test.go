@@ -2,7 +2,6 @@ package plan
 
 import (
 	"fmt"
-	"maps"
 	"math/rand"
 	"slices"
 	"strings"
@@ -275,7 +274,7 @@ func TestPruneProperty(t *testing.T) {
 					t.Fatalf("seed %d, step %d: %s kept its trust; seen in step %d", seed, step, name, lastSeen[subject(name)])
 				}
 			}
-			for s := range maps.Keys(memory.Missed) {
+			for s := range memory.Missed {
 				if slices.ContainsFunc(seen, func(sa ServiceAccount) bool { return sa.Namespace == s.Namespace }) {
 					t.Fatalf("seed %d, step %d: %s is seen, and remembered as missing", seed, step, s)
 				}

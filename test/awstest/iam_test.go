@@ -10,7 +10,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/iam"
 	"github.com/aws/aws-sdk-go-v2/service/iam/types"
 	"github.com/go-jose/go-jose/v4"
@@ -40,13 +39,13 @@ func TestIAMErrors(t *testing.T) {
 	register(t, f.cloud, awstest.NewSigner(aksIssuer, jose.ES256), awstest.PublicCA) // IAM fetches its thumbprint
 	f.createProvider(aksIssuer, stsTokens)
 	aksProvider := f.account.ProviderARN(aksIssuer)
-	name, second, missing := aws.String(writerRole), aws.String("Second"), aws.String("missing")
-	good := aws.String(trust(f.provider, eksIssuer, subject))
-	long := aws.String(trust(f.provider, eksIssuer, subject, strings.Repeat("x", 500)))
-	policy := aws.String(allowWrite(f.workspace.ARN))
+	name, second, missing := new(writerRole), new("Second"), new("missing")
+	good := new(trust(f.provider, eksIssuer, subject))
+	long := new(trust(f.provider, eksIssuer, subject, strings.Repeat("x", 500)))
+	policy := new(allowWrite(f.workspace.ARN))
 	tags := func(keys ...string) (list []types.Tag) {
 		for _, key := range keys {
-			list = append(list, types.Tag{Key: aws.String(key), Value: aws.String("v")})
+			list = append(list, types.Tag{Key: new(key), Value: new("v")})
 		}
 		return list
 	}
@@ -59,7 +58,7 @@ func TestIAMErrors(t *testing.T) {
 		{"role exists", call(f.iam.CreateRole, &iam.CreateRoleInput{RoleName: name, AssumeRolePolicyDocument: good}),
 			"EntityAlreadyExists", "Role with name ampbridge.dev.central already exists."},
 		{"role exists under another path and case",
-			call(f.iam.CreateRole, &iam.CreateRoleInput{RoleName: aws.String("SECOND"), Path: aws.String("/b/"), AssumeRolePolicyDocument: good}),
+			call(f.iam.CreateRole, &iam.CreateRoleInput{RoleName: new("SECOND"), Path: new("/b/"), AssumeRolePolicyDocument: good}),
 			"EntityAlreadyExists", "Role with name SECOND already exists."},
 		{"too many roles", call(f.iam.CreateRole, &iam.CreateRoleInput{RoleName: missing, AssumeRolePolicyDocument: good}),
 			"LimitExceeded", "Cannot exceed quota for RolesPerAccount: 2"},
@@ -68,22 +67,22 @@ func TestIAMErrors(t *testing.T) {
 		{"trust policy too long", call(f.iam.UpdateAssumeRolePolicy, &iam.UpdateAssumeRolePolicyInput{RoleName: name, PolicyDocument: long}),
 			"LimitExceeded", "Cannot exceed quota for ACLSizePerRole: 600"},
 		{"trust policy malformed",
-			call(f.iam.UpdateAssumeRolePolicy, &iam.UpdateAssumeRolePolicyInput{RoleName: name, PolicyDocument: aws.String("{}")}),
+			call(f.iam.UpdateAssumeRolePolicy, &iam.UpdateAssumeRolePolicyInput{RoleName: name, PolicyDocument: new("{}")}),
 			"MalformedPolicyDocument", "Syntax errors in policy."},
 		{"principal that does not exist",
-			call(f.iam.UpdateAssumeRolePolicy, &iam.UpdateAssumeRolePolicyInput{RoleName: name, PolicyDocument: aws.String(
+			call(f.iam.UpdateAssumeRolePolicy, &iam.UpdateAssumeRolePolicyInput{RoleName: name, PolicyDocument: new(
 				`{"Statement":{"Effect":"Allow","Principal":{"AWS":"arn:aws:iam::111122223333:role/nobody"},"Action":"sts:AssumeRole"}}`)}),
 			"MalformedPolicyDocument", `Invalid principal in policy: "AWS":"arn:aws:iam::111122223333:role/nobody"`},
-		{"role name", call(f.iam.CreateRole, &iam.CreateRoleInput{RoleName: aws.String(strings.Repeat("x", 65)), AssumeRolePolicyDocument: good}),
+		{"role name", call(f.iam.CreateRole, &iam.CreateRoleInput{RoleName: new(strings.Repeat("x", 65)), AssumeRolePolicyDocument: good}),
 			"ValidationError", "1 validation error detected"},
-		{"role path", call(f.iam.CreateRole, &iam.CreateRoleInput{RoleName: missing, Path: aws.String("a"), AssumeRolePolicyDocument: good}),
+		{"role path", call(f.iam.CreateRole, &iam.CreateRoleInput{RoleName: missing, Path: new("a"), AssumeRolePolicyDocument: good}),
 			"ValidationError", "The specified value for path is invalid."},
-		{"session duration", call(f.iam.UpdateRole, &iam.UpdateRoleInput{RoleName: name, MaxSessionDuration: aws.Int32(3599)}),
+		{"session duration", call(f.iam.UpdateRole, &iam.UpdateRoleInput{RoleName: name, MaxSessionDuration: new(int32(3599))}),
 			"ValidationError", "1 validation error detected: Value '3599' at 'maxSessionDuration' failed to satisfy constraint: Member " +
 				"must have value greater than or equal to 3600"},
 		{"boundary that does not exist", call(f.iam.PutRolePermissionsBoundary, &iam.PutRolePermissionsBoundaryInput{
 			RoleName:            name,
-			PermissionsBoundary: aws.String("arn:aws:iam::111122223333:policy/nothing"),
+			PermissionsBoundary: new("arn:aws:iam::111122223333:policy/nothing"),
 		}), "NoSuchEntity", "Scope ARN: arn:aws:iam::111122223333:policy/nothing does not exist or is not attachable."},
 		{"no such role", call(f.iam.GetRole, &iam.GetRoleInput{RoleName: missing}),
 			"NoSuchEntity", "The role with name missing cannot be found."},
@@ -103,7 +102,7 @@ func TestIAMErrors(t *testing.T) {
 				background,
 				&iam.AttachRolePolicyInput{
 					RoleName:  second,
-					PolicyArn: aws.String("arn:aws:iam::aws:policy/AmazonPrometheusRemoteWriteAccess"),
+					PolicyArn: new("arn:aws:iam::aws:policy/AmazonPrometheusRemoteWriteAccess"),
 				},
 			)
 			if err != nil {
@@ -113,33 +112,33 @@ func TestIAMErrors(t *testing.T) {
 			return err
 		}, "DeleteConflict", "Cannot delete entity, must detach all policies first."},
 		{"attach what does not exist",
-			call(f.iam.AttachRolePolicy, &iam.AttachRolePolicyInput{RoleName: name, PolicyArn: aws.String("arn:aws:iam::aws:policy/Nothing")}),
+			call(f.iam.AttachRolePolicy, &iam.AttachRolePolicyInput{RoleName: name, PolicyArn: new("arn:aws:iam::aws:policy/Nothing")}),
 			"NoSuchEntity", "Policy arn:aws:iam::aws:policy/Nothing does not exist or is not attachable."},
-		{"provider exists", call(f.iam.CreateOpenIDConnectProvider, &iam.CreateOpenIDConnectProviderInput{Url: aws.String(eksIssuer)}),
+		{"provider exists", call(f.iam.CreateOpenIDConnectProvider, &iam.CreateOpenIDConnectProviderInput{Url: new(eksIssuer)}),
 			"EntityAlreadyExists", "Provider with url " + eksIssuer + " already exists."},
 		{"too many providers", call(f.iam.CreateOpenIDConnectProvider, &iam.CreateOpenIDConnectProviderInput{
-			Url:            aws.String("https://example.com"),
+			Url:            new("https://example.com"),
 			ThumbprintList: []string{strings.Repeat("a", 40)},
 		}), "LimitExceeded", "Cannot exceed quota for OpenIdConnectProvidersPerAccount: 2"},
 		{"provider that IAM cannot reach",
-			call(f.iam.CreateOpenIDConnectProvider, &iam.CreateOpenIDConnectProviderInput{Url: aws.String("https://10-0-0-1.internal.example")}),
+			call(f.iam.CreateOpenIDConnectProvider, &iam.CreateOpenIDConnectProviderInput{Url: new("https://10-0-0-1.internal.example")}),
 			"OpenIdIdpCommunicationError", "Unable to communicate with the identity provider"},
 		{"provider with a port",
-			call(f.iam.CreateOpenIDConnectProvider, &iam.CreateOpenIDConnectProviderInput{Url: aws.String("https://example.com:6443")}),
+			call(f.iam.CreateOpenIDConnectProvider, &iam.CreateOpenIDConnectProviderInput{Url: new("https://example.com:6443")}),
 			"ValidationError", "Invalid Open ID Connect Provider URL"},
 		{"provider over http",
-			call(f.iam.CreateOpenIDConnectProvider, &iam.CreateOpenIDConnectProviderInput{Url: aws.String("http://example.com")}),
+			call(f.iam.CreateOpenIDConnectProvider, &iam.CreateOpenIDConnectProviderInput{Url: new("http://example.com")}),
 			"ValidationError", "Invalid Open ID Connect Provider URL"},
 		{"no such provider",
-			call(f.iam.GetOpenIDConnectProvider, &iam.GetOpenIDConnectProviderInput{OpenIDConnectProviderArn: aws.String(aksProvider + "x")}),
+			call(f.iam.GetOpenIDConnectProvider, &iam.GetOpenIDConnectProviderInput{OpenIDConnectProviderArn: new(aksProvider + "x")}),
 			"NoSuchEntity", "OpenIDConnect Provider not found for arn " + aksProvider + "x"},
 		{"too many client IDs", func() error {
 			for _, id := range []string{"one", "two"} {
 				_, err := f.iam.AddClientIDToOpenIDConnectProvider(
 					background,
 					&iam.AddClientIDToOpenIDConnectProviderInput{
-						OpenIDConnectProviderArn: aws.String(aksProvider),
-						ClientID:                 aws.String(id),
+						OpenIDConnectProviderArn: new(aksProvider),
+						ClientID:                 new(id),
 					},
 				)
 				if err != nil {
@@ -149,25 +148,25 @@ func TestIAMErrors(t *testing.T) {
 			return nil
 		}, "LimitExceeded", "Cannot exceed quota for ClientIdsPerOpenIdConnectProvider: 2"},
 		{"no thumbprint left", call(f.iam.UpdateOpenIDConnectProviderThumbprint, &iam.UpdateOpenIDConnectProviderThumbprintInput{
-			OpenIDConnectProviderArn: aws.String(aksProvider),
+			OpenIDConnectProviderArn: new(aksProvider),
 			ThumbprintList:           []string{},
 		}), "InvalidInput", "Thumbprint list must contain at least one entry."},
 		{"thumbprint", call(f.iam.UpdateOpenIDConnectProviderThumbprint, &iam.UpdateOpenIDConnectProviderThumbprintInput{
-			OpenIDConnectProviderArn: aws.String(aksProvider),
+			OpenIDConnectProviderArn: new(aksProvider),
 			ThumbprintList:           []string{"abc"},
 		}), "ValidationError", "1 validation error detected"},
 		{"policy exists", func() error {
 			for range 2 {
 				if _, err := f.iam.CreatePolicy(
 					background,
-					&iam.CreatePolicyInput{PolicyName: aws.String("boundary"), PolicyDocument: policy},
+					&iam.CreatePolicyInput{PolicyName: new("boundary"), PolicyDocument: policy},
 				); err != nil {
 					return err
 				}
 			}
 			return nil
 		}, "EntityAlreadyExists", "A policy called boundary already exists. Duplicate names are not allowed."},
-		{"no such policy", call(f.iam.GetPolicy, &iam.GetPolicyInput{PolicyArn: aws.String("arn:aws:iam::111122223333:policy/x")}),
+		{"no such policy", call(f.iam.GetPolicy, &iam.GetPolicyInput{PolicyArn: new("arn:aws:iam::111122223333:policy/x")}),
 			"NoSuchEntity", "Policy arn:aws:iam::111122223333:policy/x was not found."},
 	}
 	for _, test := range tests {
@@ -180,7 +179,7 @@ func TestRoleComesBackEncodedAndCanonical(t *testing.T) {
 	f.updateTrust(
 		`{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":{"AWS":["444455556666"]},"Action":["sts:AssumeRole"]}]}`,
 	)
-	out, err := f.iam.GetRole(background, &iam.GetRoleInput{RoleName: aws.String(writerRole)})
+	out, err := f.iam.GetRole(background, &iam.GetRoleInput{RoleName: new(writerRole)})
 	testkit.Must(t, err)
 	if strings.ContainsAny(*out.Role.AssumeRolePolicyDocument, `{":+ `) {
 		t.Errorf("not percent-encoded: %s", *out.Role.AssumeRolePolicyDocument)
@@ -201,21 +200,21 @@ func TestRoleComesBackEncodedAndCanonical(t *testing.T) {
 func TestDeletedPrincipalShowsItsID(t *testing.T) {
 	f := newFixture(t)
 	f.createRole("caller", trust(f.provider, eksIssuer, subject))
-	caller, err := f.iam.GetRole(background, &iam.GetRoleInput{RoleName: aws.String("caller")})
+	caller, err := f.iam.GetRole(background, &iam.GetRoleInput{RoleName: new("caller")})
 	testkit.Must(t, err)
 	f.updateTrust(
 		`{"Version":"2012-10-17","Statement":{"Effect":"Allow","Principal":{"AWS":"` + *caller.Role.Arn + `"},"Action":"sts:AssumeRole"}}`,
 	)
 	shows := func(want string) {
 		t.Helper()
-		out, err := f.iam.GetRole(background, &iam.GetRoleInput{RoleName: aws.String(writerRole)})
+		out, err := f.iam.GetRole(background, &iam.GetRoleInput{RoleName: new(writerRole)})
 		testkit.Must(t, err)
 		if got, _ := url.PathUnescape(*out.Role.AssumeRolePolicyDocument); !strings.Contains(got, `{"AWS":"`+want+`"}`) {
 			t.Errorf("trust = %s, want principal %s", got, want)
 		}
 	}
 	shows(*caller.Role.Arn)
-	testkit.Must(t, call(f.iam.DeleteRole, &iam.DeleteRoleInput{RoleName: aws.String("caller")})())
+	testkit.Must(t, call(f.iam.DeleteRole, &iam.DeleteRoleInput{RoleName: new("caller")})())
 	shows(*caller.Role.RoleId)
 	f.createRole("caller", trust(f.provider, eksIssuer, subject))
 	shows(*caller.Role.RoleId)
@@ -223,7 +222,7 @@ func TestDeletedPrincipalShowsItsID(t *testing.T) {
 
 func TestRoleLifeCycle(t *testing.T) {
 	f := newFixture(t)
-	name := aws.String(writerRole)
+	name := new(writerRole)
 	must := func(_ any, err error) {
 		t.Helper()
 		testkit.Must(t, err)
@@ -233,7 +232,7 @@ func TestRoleLifeCycle(t *testing.T) {
 	must(
 		f.iam.UpdateRole(
 			background,
-			&iam.UpdateRoleInput{RoleName: name, MaxSessionDuration: aws.Int32(43200), Description: aws.String("writes")},
+			&iam.UpdateRoleInput{RoleName: name, MaxSessionDuration: new(int32(43200)), Description: new("writes")},
 		),
 	)
 	must(
@@ -241,18 +240,18 @@ func TestRoleLifeCycle(t *testing.T) {
 			background,
 			&iam.TagRoleInput{
 				RoleName: name,
-				Tags:     []types.Tag{{Key: aws.String("owner"), Value: aws.String("a")}, {Key: aws.String("x"), Value: aws.String("")}},
+				Tags:     []types.Tag{{Key: new("owner"), Value: new("a")}, {Key: new("x"), Value: new("")}},
 			},
 		),
 	)
 	must(
-		f.iam.TagRole(background, &iam.TagRoleInput{RoleName: name, Tags: []types.Tag{{Key: aws.String("owner"), Value: aws.String("b")}}}),
+		f.iam.TagRole(background, &iam.TagRoleInput{RoleName: name, Tags: []types.Tag{{Key: new("owner"), Value: new("b")}}}),
 	)
 	must(f.iam.UntagRole(background, &iam.UntagRoleInput{RoleName: name, TagKeys: []string{"x"}}))
 	must(
 		f.iam.PutRolePermissionsBoundary(
 			background,
-			&iam.PutRolePermissionsBoundaryInput{RoleName: name, PermissionsBoundary: aws.String(boundary)},
+			&iam.PutRolePermissionsBoundaryInput{RoleName: name, PermissionsBoundary: new(boundary)},
 		),
 	)
 	out, err := f.iam.GetRole(background, &iam.GetRoleInput{RoleName: name})
@@ -262,7 +261,7 @@ func TestRoleLifeCycle(t *testing.T) {
 		*r.PermissionsBoundary.PermissionsBoundaryArn != boundary {
 		t.Errorf("role = %+v", r)
 	}
-	list, err := f.iam.ListRoles(background, &iam.ListRolesInput{PathPrefix: aws.String("/ampbridge/")})
+	list, err := f.iam.ListRoles(background, &iam.ListRolesInput{PathPrefix: new("/ampbridge/")})
 	must(nil, err)
 	if len(list.Roles) != 1 || list.Roles[0].Tags != nil || list.Roles[0].PermissionsBoundary != nil {
 		t.Errorf("ListRoles shows %+v, want one role without tags and boundary", list.Roles)
@@ -279,7 +278,7 @@ func TestRoleLifeCycle(t *testing.T) {
 	if !slices.Equal(policies.PolicyNames, []string{"remote-write"}) {
 		t.Errorf("inline policies = %v", policies.PolicyNames)
 	}
-	must(f.iam.DeleteRolePolicy(background, &iam.DeleteRolePolicyInput{RoleName: name, PolicyName: aws.String("remote-write")}))
+	must(f.iam.DeleteRolePolicy(background, &iam.DeleteRolePolicyInput{RoleName: name, PolicyName: new("remote-write")}))
 	must(f.iam.DeleteRole(background, &iam.DeleteRoleInput{RoleName: name}))
 }
 
@@ -289,7 +288,7 @@ func TestListRolesPages(t *testing.T) {
 		f.createRole(fmt.Sprintf("r%d", i), trust(f.provider, eksIssuer, subject))
 	}
 	pages, names := 0, []string{}
-	pager := iam.NewListRolesPaginator(f.iam, &iam.ListRolesInput{MaxItems: aws.Int32(2)})
+	pager := iam.NewListRolesPaginator(f.iam, &iam.ListRolesInput{MaxItems: new(int32(2))})
 	for pager.HasMorePages() {
 		page, err := pager.NextPage(background)
 		testkit.Must(t, err)
@@ -305,14 +304,14 @@ func TestListRolesPages(t *testing.T) {
 
 func TestProviderLifeCycle(t *testing.T) {
 	f := newFixture(t)
-	arn := aws.String(f.provider)
+	arn := new(f.provider)
 	testkit.Must(t, call(f.iam.AddClientIDToOpenIDConnectProvider,
-		&iam.AddClientIDToOpenIDConnectProviderInput{OpenIDConnectProviderArn: arn, ClientID: aws.String("second")})())
+		&iam.AddClientIDToOpenIDConnectProviderInput{OpenIDConnectProviderArn: arn, ClientID: new("second")})())
 	if _, err := f.iam.TagOpenIDConnectProvider(
 		background,
 		&iam.TagOpenIDConnectProviderInput{
 			OpenIDConnectProviderArn: arn,
-			Tags:                     []types.Tag{{Key: aws.String("k"), Value: aws.String("v")}},
+			Tags:                     []types.Tag{{Key: new("k"), Value: new("v")}},
 		},
 	); err != nil {
 		t.Fatal(err)
@@ -347,20 +346,20 @@ func TestBoundaryIsRequired(t *testing.T) {
 		{"Effect":"Allow","Action":["iam:GetRole","iam:TagRole"],"Resource":"arn:aws:iam::111122223333:role/ampbridge/dev/*"}]}`)
 	create := func(name, path, boundary string, tagged bool) error {
 		in := &iam.CreateRoleInput{
-			RoleName: aws.String(name), Path: aws.String(path), AssumeRolePolicyDocument: aws.String(trust(f.provider, eksIssuer, subject)),
+			RoleName: new(name), Path: new(path), AssumeRolePolicyDocument: new(trust(f.provider, eksIssuer, subject)),
 		}
 		if boundary != "" {
-			in.PermissionsBoundary = aws.String(boundary)
+			in.PermissionsBoundary = new(boundary)
 		}
 		if tagged {
-			in.Tags = []types.Tag{{Key: aws.String("k"), Value: aws.String("v")}}
+			in.Tags = []types.Tag{{Key: new("k"), Value: new("v")}}
 		}
 		_, err := client.CreateRole(background, in)
 		return err
 	}
 	put := func(name string) error {
 		_, err := client.PutRolePolicy(background, &iam.PutRolePolicyInput{
-			RoleName: aws.String(name), PolicyName: aws.String("p"), PolicyDocument: aws.String(allowWrite("*")),
+			RoleName: new(name), PolicyName: new("p"), PolicyDocument: new(allowWrite("*")),
 		})
 		return err
 	}
@@ -380,25 +379,25 @@ func TestBoundaryIsRequired(t *testing.T) {
 	if err := put("a"); err != nil {
 		t.Error(err)
 	}
-	if _, err := client.GetRole(background, &iam.GetRoleInput{RoleName: aws.String("a")}); err != nil {
+	if _, err := client.GetRole(background, &iam.GetRoleInput{RoleName: new("a")}); err != nil {
 		t.Error(err)
 	}
 	untagged := f.iamFor("untagged", `{"Version":"2012-10-17","Statement":{"Effect":"Allow","Action":"iam:CreateRole","Resource":"*"}}`)
 	_, err = untagged.CreateRole(background, &iam.CreateRoleInput{
-		RoleName: aws.String("b"), AssumeRolePolicyDocument: aws.String(trust(f.provider, eksIssuer, subject)),
-		Tags: []types.Tag{{Key: aws.String("k"), Value: aws.String("v")}},
+		RoleName: new("b"), AssumeRolePolicyDocument: new(trust(f.provider, eksIssuer, subject)),
+		Tags: []types.Tag{{Key: new("k"), Value: new("v")}},
 	})
 	wantError(t, err, "AccessDenied", "User: arn:aws:iam::111122223333:user/untagged is not authorized to perform: iam:TagRole")
-	_, err = client.GetRole(background, &iam.GetRoleInput{RoleName: aws.String("missing")})
+	_, err = client.GetRole(background, &iam.GetRoleInput{RoleName: new("missing")})
 	wantError(t, err, "AccessDenied", denied+"iam:GetRole on resource: arn:aws:iam::111122223333:role/missing")
-	_, err = client.DeleteRole(background, &iam.DeleteRoleInput{RoleName: aws.String("a")})
+	_, err = client.DeleteRole(background, &iam.DeleteRoleInput{RoleName: new("a")})
 	wantError(t, err, "AccessDenied", denied+"iam:DeleteRole")
 }
 
 func TestCallsAreRecorded(t *testing.T) {
 	f := newFixture(t)
 	before := len(f.cloud.Calls())
-	_, _ = f.iam.GetRole(background, &iam.GetRoleInput{RoleName: aws.String("missing")})
+	_, _ = f.iam.GetRole(background, &iam.GetRoleInput{RoleName: new("missing")})
 	calls := f.cloud.Calls()[before:]
 	if len(calls) != 1 {
 		t.Fatalf("calls = %+v, want one", calls)
@@ -413,11 +412,11 @@ func TestCallsAreRecorded(t *testing.T) {
 func TestStaleReads(t *testing.T) {
 	f := newFixture(t)
 	f.cloud.SetReadDelay(time.Hour)
-	_, err := f.iam.GetRole(background, &iam.GetRoleInput{RoleName: aws.String(writerRole)})
+	_, err := f.iam.GetRole(background, &iam.GetRoleInput{RoleName: new(writerRole)})
 	wantError(t, err, "NoSuchEntity", "The role with name")
 	_, err = f.iam.CreateRole(
 		background,
-		&iam.CreateRoleInput{RoleName: aws.String(writerRole), AssumeRolePolicyDocument: aws.String(trust(f.provider, eksIssuer, subject))},
+		&iam.CreateRoleInput{RoleName: new(writerRole), AssumeRolePolicyDocument: new(trust(f.provider, eksIssuer, subject))},
 	)
 	wantError(t, err, "EntityAlreadyExists", "Role with name")
 }
@@ -427,5 +426,31 @@ func call[In, Out any](api func(context.Context, *In, ...func(*iam.Options)) (*O
 	return func() error {
 		_, err := api(background, in)
 		return err
+	}
+}
+
+// A role that was made a moment ago is no principal of another account's trust document yet.
+func TestNewPrincipalIsLate(t *testing.T) {
+	cloud := awstest.Start(t, awstest.Options{})
+	home, away := cloud.Account("111122223333"), cloud.Account("444455556666")
+	cloud.SetPropagationDelay(time.Minute)
+	const trust = `{"Version":"2012-10-17","Statement":{"Effect":"Allow","Principal":{"AWS":"444455556666"},"Action":"sts:AssumeRole"}}`
+	first, err := iam.NewFromConfig(cloud.Config(home.AdminCredentials(), "eu-west-1")).CreateRole(t.Context(), &iam.CreateRoleInput{
+		RoleName: new("first"), AssumeRolePolicyDocument: new(trust),
+	})
+	testkit.Must(t, err)
+	document := strings.Replace(trust, "444455556666", *first.Role.Arn, 1)
+	create := func() error {
+		_, err := iam.NewFromConfig(cloud.Config(away.AdminCredentials(), "eu-west-1")).CreateRole(t.Context(), &iam.CreateRoleInput{
+			RoleName: new("second"), AssumeRolePolicyDocument: new(document),
+		})
+		return err
+	}
+	if err := create(); err == nil || !strings.Contains(err.Error(), "Invalid principal in policy") {
+		t.Errorf("at once: %v", err)
+	}
+	cloud.Advance(2 * time.Minute)
+	if err := create(); err != nil {
+		t.Errorf("after it has come about: %v", err)
 	}
 }

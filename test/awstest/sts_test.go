@@ -6,7 +6,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/iam"
 	"github.com/aws/aws-sdk-go-v2/service/sts"
 	"github.com/go-jose/go-jose/v4"
@@ -210,10 +209,10 @@ func TestSessionParameters(t *testing.T) {
 	f := newFixture(t)
 	token := f.signer.Token(subject, stsTokens)
 	duration := func(seconds int32) func(*sts.AssumeRoleWithWebIdentityInput) {
-		return func(in *sts.AssumeRoleWithWebIdentityInput) { in.DurationSeconds = aws.Int32(seconds) }
+		return func(in *sts.AssumeRoleWithWebIdentityInput) { in.DurationSeconds = new(seconds) }
 	}
 	role := func(arn string) func(*sts.AssumeRoleWithWebIdentityInput) {
-		return func(in *sts.AssumeRoleWithWebIdentityInput) { in.RoleArn = aws.String(arn) }
+		return func(in *sts.AssumeRoleWithWebIdentityInput) { in.RoleArn = new(arn) }
 	}
 	tests := []struct {
 		name          string
@@ -238,7 +237,7 @@ func TestSessionParameters(t *testing.T) {
 		{"above any maximum", duration(43201), "ValidationError", "1 validation error detected"},
 		{
 			"session name",
-			func(in *sts.AssumeRoleWithWebIdentityInput) { in.RoleSessionName = aws.String("a/b") },
+			func(in *sts.AssumeRoleWithWebIdentityInput) { in.RoleSessionName = new("a/b") },
 			"ValidationError",
 			"1 validation error detected",
 		},
@@ -309,11 +308,11 @@ func TestPrivateCANeedsItsThumbprint(t *testing.T) {
 		t.Helper()
 		_, err := f.iam.DeleteOpenIDConnectProvider(
 			t.Context(),
-			&iam.DeleteOpenIDConnectProviderInput{OpenIDConnectProviderArn: aws.String(provider)},
+			&iam.DeleteOpenIDConnectProviderInput{OpenIDConnectProviderArn: new(provider)},
 		)
 		testkit.Must(t, err)
 		_, err = f.iam.CreateOpenIDConnectProvider(t.Context(), &iam.CreateOpenIDConnectProviderInput{
-			Url: aws.String(signer.Issuer), ClientIDList: []string{stsTokens}, ThumbprintList: thumbprints,
+			Url: new(signer.Issuer), ClientIDList: []string{stsTokens}, ThumbprintList: thumbprints,
 		})
 		testkit.Must(t, err)
 	}
@@ -384,13 +383,13 @@ func TestChainedRoles(t *testing.T) {
 	other := f.cloud.Account("444455556666")
 	client := iam.NewFromConfig(f.cloud.Config(other.AdminCredentials(), region))
 	second, err := client.CreateRole(ctx, &iam.CreateRoleInput{
-		RoleName: aws.String("second"), MaxSessionDuration: aws.Int32(7200), AssumeRolePolicyDocument: aws.String(
+		RoleName: new("second"), MaxSessionDuration: new(int32(7200)), AssumeRolePolicyDocument: new(
 			`{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":{"AWS":"` + f.roleARN + `"},"Action":"sts:AssumeRole"}]}`),
 	})
 	testkit.Must(t, err)
 	assume := func(arn string, seconds int32) error {
 		_, err := newSTS(f.cloud, f.session()).AssumeRole(ctx, &sts.AssumeRoleInput{
-			RoleArn: aws.String(arn), RoleSessionName: aws.String("chained"), DurationSeconds: aws.Int32(seconds),
+			RoleArn: new(arn), RoleSessionName: new("chained"), DurationSeconds: new(seconds),
 		})
 		return err
 	}
@@ -445,12 +444,12 @@ func TestSessionTags(t *testing.T) {
 		testkit.Must(t, err)
 		if permissions != "" {
 			if _, err := admin.PutRolePolicy(t.Context(), &iam.PutRolePolicyInput{
-				RoleName: &name, PolicyName: aws.String("p"), PolicyDocument: &permissions,
+				RoleName: &name, PolicyName: new("p"), PolicyDocument: &permissions,
 			}); err != nil {
 				t.Fatal(err)
 			}
 		}
-		return aws.ToString(out.Role.Arn)
+		return *out.Role.Arn
 	}
 	trust := func(principal, actions string) string {
 		return `{"Version":"2012-10-17","Statement":{"Effect":"Allow","Principal":` + principal + `,"Action":[` + actions + `]}}`
@@ -468,7 +467,7 @@ func TestSessionTags(t *testing.T) {
 	client := sts.NewFromConfig(cloud.Config(session, "eu-west-1"))
 	for actions, want := range map[string]bool{`"sts:AssumeRole"`: false, both: true} {
 		second := role(fmt.Sprint("second-", want), trust(`{"AWS":"`+first+`"}`, actions), "")
-		_, err := client.AssumeRole(t.Context(), &sts.AssumeRoleInput{RoleArn: &second, RoleSessionName: aws.String("chained")})
+		_, err := client.AssumeRole(t.Context(), &sts.AssumeRoleInput{RoleArn: &second, RoleSessionName: new("chained")})
 		if (err == nil) != want || err != nil && !strings.Contains(err.Error(), "sts:TagSession") {
 			t.Errorf("a chained session into a role that allows %s: %v", actions, err)
 		}

@@ -7,7 +7,6 @@ import (
 	"flag"
 	"fmt"
 	"maps"
-	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
@@ -220,7 +219,7 @@ func visible(t *testing.T, tab context.Context, file, scheme string, width int64
 		Features: []*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: scheme}},
 	})
 	testkit.Must(t, err)
-	testkit.Must(t, chromedp.Do(tab, chromedp.Navigate((&url.URL{Scheme: "file", Path: file}).String())))
+	testkit.Must(t, chromedp.Do(tab, chromedp.Navigate("file://"+file)))
 }
 
 // On paper nothing can be opened: the content of closed checks and of folded results is printed.

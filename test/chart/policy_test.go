@@ -9,7 +9,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
 	"sigs.k8s.io/yaml"
 
@@ -27,9 +26,7 @@ func TestPolicySchemaHasThePolicysFields(t *testing.T) {
 	s.fields(s.Properties["policy"], "policy", &got)
 	slices.Sort(want)
 	slices.Sort(got)
-	if diff := cmp.Diff(want, got); diff != "" {
-		t.Errorf("values.schema.json differs from package policy, -policy +schema:\n%s", diff)
-	}
+	testkit.Equal(t, "fields of values.schema.json, against package policy", want, got)
 	if len(got) < 50 {
 		t.Errorf("only %d fields: %v", len(got), got)
 	}
@@ -129,9 +126,7 @@ func TestPolicyArrivesAsItWas(t *testing.T) {
 			testkit.Must(t, err)
 			got, err := policy.Parse([]byte(renderedPolicy(t, "-f", valuesFile(t, string(values)))))
 			testkit.Must(t, err)
-			if diff := cmp.Diff(want, got); diff != "" {
-				t.Errorf("-as written +as rendered:\n%s", diff)
-			}
+			testkit.Equal(t, "policy as rendered", want, got)
 		})
 	}
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"maps"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -241,7 +240,7 @@ func (f *fixture) goldenRights(t *testing.T, account string) {
 			}
 		}
 	}
-	testkit.Golden(t, filepath.Join("testdata", account+".rights"), b.String())
+	testkit.Golden(t, "testdata/"+account+".rights", b.String())
 }
 
 // rights are what the API server says that an account may do: a line for each

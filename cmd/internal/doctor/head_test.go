@@ -3,18 +3,14 @@ package doctor
 import (
 	"bytes"
 	"crypto/sha256"
-	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/ampbridge/ampbridge/policy/check"
@@ -34,14 +30,13 @@ func TestHead(t *testing.T) {
 		_, _ = io.WriteString(w, `{"gitVersion": "v1.34.2"}`)
 	}))
 	defer api.Close()
-	kubeconfig := filepath.Join(t.TempDir(), "config")
-	testkit.Must(t, os.WriteFile(kubeconfig, []byte(`
+	kubeconfig := testkit.TempFile(t, "config", `
 apiVersion: v1
 kind: Config
 current-context: dev-admin
 contexts: [{name: dev-admin, context: {cluster: dev}}]
 clusters: [{name: dev, cluster: {server: "`+api.URL+`"}}]
-`), 0o600))
+`)
 	t.Setenv("AWS_EC2_METADATA_DISABLED", "true")
 	t.Setenv("AWS_ACCESS_KEY_ID", "")
 	const policy = `
@@ -61,7 +56,7 @@ trust: {manage: none}
 		t.Error("doctor finds nothing wrong")
 	}
 	var got struct{ Run check.Head }
-	testkit.Must(t, json.Unmarshal(out.Bytes(), &got))
+	testkit.DecodeJSON(t, out.String(), &got)
 	if got.Run.Seconds < 0 || got.Run.Seconds > 600 {
 		t.Errorf("it took %v seconds", got.Run.Seconds)
 	}
@@ -71,9 +66,7 @@ trust: {manage: none}
 		PolicyRevision: fmt.Sprintf("%x", sha256.Sum256([]byte(policy)))[:12],
 		Versions:       check.Versions{Ampbridge: "v0.9.0", Kubernetes: "v1.34.2"},
 	}
-	if diff := cmp.Diff(want, got.Run); diff != "" {
-		t.Error(diff)
-	}
+	testkit.Equal(t, "head", want, got.Run)
 }
 
 // The images of sidecars and of Prometheus are counted by pod. With the other modes the
@@ -100,7 +93,5 @@ func TestVersionsOfPods(t *testing.T) {
 		Sidecars:   map[string]int{"ampbridge:v1": 1, "ampbridge:v2": 2},
 		Prometheus: map[string]int{"prometheus:v2": 1, "prometheus:v3": 2},
 	}
-	if diff := cmp.Diff(want, x.checks.Head.Versions); diff != "" {
-		t.Error(diff)
-	}
+	testkit.Equal(t, "versions", want, x.checks.Head.Versions)
 }

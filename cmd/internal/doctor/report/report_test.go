@@ -5,13 +5,10 @@ import (
 	"flag"
 	"fmt"
 	"io"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
-
-	"github.com/google/go-cmp/cmp"
 
 	"github.com/ampbridge/ampbridge/policy/check"
 	"github.com/ampbridge/ampbridge/test/testkit"
@@ -94,7 +91,7 @@ func TestPages(t *testing.T) {
 				t.Errorf("%s: the page lacks %s", name, want)
 			}
 		}
-		testkit.Must(t, os.WriteFile(filepath.Join(dir, name+".html"), got.Bytes(), 0o644))
+		testkit.WriteFile(t, filepath.Join(dir, name+".html"), got.String())
 	}
 }
 
@@ -331,9 +328,7 @@ func TestManyResultsAreFolded(t *testing.T) {
 				r.Add(c.finding(i))
 			}
 			_, got, _ := strings.Cut(text(t, r.Report()), "\n\n")
-			if diff := cmp.Diff(strings.Join(c.want, "\n")+"\n", got); diff != "" {
-				t.Error(diff)
-			}
+			testkit.Equal(t, "the text", strings.Join(c.want, "\n")+"\n", got)
 			var page bytes.Buffer
 			testkit.Must(t, HTML(&page, r.Report()))
 			for i := range many {
@@ -402,9 +397,7 @@ wanted  sts.amazonaws.com`},
 		t.Run(c.name, func(t *testing.T) {
 			compared := check.Comparison{Found: c.found, Wanted: c.wanted}
 			want := strings.TrimPrefix(c.want, "\n")
-			if diff := cmp.Diff(want, strings.Join(Printer{}.compared(compared), "\n")); diff != "" {
-				t.Error(diff)
-			}
+			testkit.Equal(t, "the comparison", want, strings.Join(Printer{}.compared(compared), "\n"))
 			if got := uncoloured(strings.Join(Printer{Color: true}.compared(compared), "\n")); got != want {
 				t.Errorf("without its colours:\n%s", got)
 			}
