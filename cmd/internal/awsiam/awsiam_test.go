@@ -5,7 +5,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/iam"
 	"github.com/aws/aws-sdk-go-v2/service/iam/types"
 
@@ -40,31 +39,32 @@ func TestDriftByHandIsCorrected(t *testing.T) {
 	}{
 		{"trust opened", func(f *fixture) {
 			f.must(f.admin().UpdateAssumeRolePolicy(f.ctx,
-				&iam.UpdateAssumeRolePolicyInput{RoleName: aws.String(roleName), PolicyDocument: aws.String(
+				&iam.UpdateAssumeRolePolicyInput{RoleName: new(roleName), PolicyDocument: new(
 					`{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":{"AWS":"111122223333"},"Action":"sts:AssumeRole"}]}`)}))
 		}},
 		{"boundary removed", func(f *fixture) {
-			f.must(f.admin().DeleteRolePermissionsBoundary(f.ctx, &iam.DeleteRolePermissionsBoundaryInput{RoleName: aws.String(roleName)}))
+			f.must(f.admin().DeleteRolePermissionsBoundary(f.ctx, &iam.DeleteRolePermissionsBoundaryInput{RoleName: new(roleName)}))
 		}},
 		{"permissions widened", func(f *fixture) {
-			f.must(f.admin().PutRolePolicy(f.ctx, &iam.PutRolePolicyInput{RoleName: aws.String(roleName), PolicyName: aws.String(plan.PolicyName),
-				PolicyDocument: aws.String(
-					`{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"aps:*","Resource":"*"}]}`)}))
+			f.must(f.admin().PutRolePolicy(f.ctx, &iam.PutRolePolicyInput{RoleName: new(roleName), PolicyName: new(plan.PolicyName),
+				PolicyDocument: new(
+					`{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"aps:*","Resource":"*"}]}`),
+			}))
 		}},
 		{"session shortened", func(f *fixture) {
-			f.must(f.admin().UpdateRole(f.ctx, &iam.UpdateRoleInput{RoleName: aws.String(roleName), MaxSessionDuration: aws.Int32(3600)}))
+			f.must(f.admin().UpdateRole(f.ctx, &iam.UpdateRoleInput{RoleName: new(roleName), MaxSessionDuration: new(int32(3600))}))
 		}},
 		{"role tag changed", func(f *fixture) {
-			f.must(f.admin().TagRole(f.ctx, &iam.TagRoleInput{RoleName: aws.String(roleName),
-				Tags: []types.Tag{{Key: aws.String(plan.TagDestination), Value: aws.String("x")}}}))
+			f.must(f.admin().TagRole(f.ctx, &iam.TagRoleInput{RoleName: new(roleName),
+				Tags: []types.Tag{{Key: new(plan.TagDestination), Value: new("x")}}}))
 		}},
 		{"audience removed", func(f *fixture) {
 			f.must(f.admin().RemoveClientIDFromOpenIDConnectProvider(f.ctx, &iam.RemoveClientIDFromOpenIDConnectProviderInput{
-				OpenIDConnectProviderArn: aws.String(f.account.ProviderARN(issuer)), ClientID: aws.String("sts.amazonaws.com")}))
+				OpenIDConnectProviderArn: new(f.account.ProviderARN(issuer)), ClientID: new("sts.amazonaws.com")}))
 		}},
 		{"provider deleted", func(f *fixture) {
 			f.must(f.admin().DeleteOpenIDConnectProvider(f.ctx,
-				&iam.DeleteOpenIDConnectProviderInput{OpenIDConnectProviderArn: aws.String(f.account.ProviderARN(issuer))}))
+				&iam.DeleteOpenIDConnectProviderInput{OpenIDConnectProviderArn: new(f.account.ProviderARN(issuer))}))
 		}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -142,25 +142,25 @@ func TestOwnerIsReadAgainBeforeEveryWrite(t *testing.T) {
 		change plan.Call
 	}{
 		{"a role made by somebody else", false, nil, func(f *fixture) {
-			f.must(f.admin().CreateRole(f.ctx, &iam.CreateRoleInput{RoleName: aws.String(strings.ToUpper(roleName)),
-				AssumeRolePolicyDocument: aws.String(foreignTrust)}))
+			f.must(f.admin().CreateRole(f.ctx, &iam.CreateRoleInput{RoleName: new(strings.ToUpper(roleName)),
+				AssumeRolePolicyDocument: new(foreignTrust)}))
 		}, plan.CreateRole},
 		{"a provider made by somebody else", false, nil, func(f *fixture) {
-			f.must(f.admin().CreateOpenIDConnectProvider(f.ctx, &iam.CreateOpenIDConnectProviderInput{Url: aws.String(issuer)}))
+			f.must(f.admin().CreateOpenIDConnectProvider(f.ctx, &iam.CreateOpenIDConnectProviderInput{Url: new(issuer)}))
 		}, plan.CreateProvider},
 		{"a role that changed hands", true, func(f *fixture) {
-			f.must(f.admin().DeleteRolePermissionsBoundary(f.ctx, &iam.DeleteRolePermissionsBoundaryInput{RoleName: aws.String(roleName)}))
+			f.must(f.admin().DeleteRolePermissionsBoundary(f.ctx, &iam.DeleteRolePermissionsBoundaryInput{RoleName: new(roleName)}))
 		}, func(f *fixture) {
-			f.must(f.admin().TagRole(f.ctx, &iam.TagRoleInput{RoleName: aws.String(roleName),
-				Tags: []types.Tag{{Key: aws.String(plan.TagOwner), Value: aws.String("other")}}}))
+			f.must(f.admin().TagRole(f.ctx, &iam.TagRoleInput{RoleName: new(roleName),
+				Tags: []types.Tag{{Key: new(plan.TagOwner), Value: new("other")}}}))
 		}, plan.PutBoundary},
 		{"a provider that changed hands", true, func(f *fixture) {
 			f.must(f.admin().RemoveClientIDFromOpenIDConnectProvider(f.ctx, &iam.RemoveClientIDFromOpenIDConnectProviderInput{
-				OpenIDConnectProviderArn: aws.String(f.account.ProviderARN(issuer)), ClientID: aws.String("sts.amazonaws.com")}))
+				OpenIDConnectProviderArn: new(f.account.ProviderARN(issuer)), ClientID: new("sts.amazonaws.com")}))
 		}, func(f *fixture) {
 			f.must(f.admin().TagOpenIDConnectProvider(f.ctx,
-				&iam.TagOpenIDConnectProviderInput{OpenIDConnectProviderArn: aws.String(f.account.ProviderARN(issuer)),
-					Tags: []types.Tag{{Key: aws.String(plan.TagOwner), Value: aws.String("other")}}}))
+				&iam.TagOpenIDConnectProviderInput{OpenIDConnectProviderArn: new(f.account.ProviderARN(issuer)),
+					Tags: []types.Tag{{Key: new(plan.TagOwner), Value: new("other")}}}))
 		}, plan.AddAudience},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -5,7 +5,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/iam"
 
 	"github.com/ampbridge/ampbridge/cmd/internal/awsiam"
@@ -22,7 +21,7 @@ func TestFrugalPassOverwritesNothing(t *testing.T) {
 		prepare    func(*fixture)
 	}{
 		{"on another path", "is not this cluster's", func(f *fixture) {
-			f.must(f.admin().CreateRole(f.ctx, &iam.CreateRoleInput{RoleName: aws.String(roleName), AssumeRolePolicyDocument: aws.String(trust)}))
+			f.must(f.admin().CreateRole(f.ctx, &iam.CreateRoleInput{RoleName: new(roleName), AssumeRolePolicyDocument: new(trust)}))
 		}},
 		{"made a moment ago with another trust document", "with another trust document", func(f *fixture) {
 			f.converge("prometheus-other")

@@ -4,7 +4,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/iam"
 
 	"github.com/ampbridge/ampbridge/cmd/internal/awsiam"
@@ -16,8 +15,8 @@ import (
 // between, and stays.
 func TestPoliciesOfOthers(t *testing.T) {
 	f := converged(t)
-	name, attached := aws.String(roleName), "arn:aws:iam::"+accountID+":policy/boundary"
-	inline := &iam.PutRolePolicyInput{RoleName: name, PolicyName: aws.String("debug"), PolicyDocument: aws.String(boundary)}
+	name, attached := new(roleName), "arn:aws:iam::"+accountID+":policy/boundary"
+	inline := &iam.PutRolePolicyInput{RoleName: name, PolicyName: new("debug"), PolicyDocument: new(boundary)}
 	f.must(f.admin().PutRolePolicy(f.ctx, inline))
 	f.must(f.admin().AttachRolePolicy(f.ctx, &iam.AttachRolePolicyInput{RoleName: name, PolicyArn: &attached}))
 
@@ -40,7 +39,7 @@ func TestPoliciesOfOthers(t *testing.T) {
 		t.Errorf("without any list: %v", fresh)
 	}
 
-	f.must(f.admin().DeleteRolePolicy(f.ctx, &iam.DeleteRolePolicyInput{RoleName: name, PolicyName: aws.String("debug")}))
+	f.must(f.admin().DeleteRolePolicy(f.ctx, &iam.DeleteRolePolicyInput{RoleName: name, PolicyName: new("debug")}))
 	f.must(f.admin().DetachRolePolicy(f.ctx, &iam.DetachRolePolicyInput{RoleName: name, PolicyArn: &attached}))
 	if p := f.plan(i, "prometheus"); len(p.Drift) != 0 {
 		t.Errorf("they are removed: %v", p.Drift)

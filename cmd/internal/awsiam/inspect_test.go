@@ -5,7 +5,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/iam"
 	"github.com/google/go-cmp/cmp"
 
@@ -17,7 +16,7 @@ import (
 func TestInspect(t *testing.T) {
 	f := converged(t)
 	const attached = "arn:aws:iam::aws:policy/AmazonPrometheusQueryAccess"
-	f.must(f.admin().AttachRolePolicy(f.ctx, &iam.AttachRolePolicyInput{RoleName: aws.String(roleName), PolicyArn: aws.String(attached)}))
+	f.must(f.admin().AttachRolePolicy(f.ctx, &iam.AttachRolePolicyInput{RoleName: new(roleName), PolicyArn: new(attached)}))
 	target := plan.Targets(f.policy, issuer)[0]
 	i, err := awsiam.New(nil).Inspect(f.ctx, target)
 	f.must(nil, err)

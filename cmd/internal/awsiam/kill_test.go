@@ -7,7 +7,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/iam"
 	"github.com/aws/aws-sdk-go-v2/service/iam/types"
 	"github.com/google/go-cmp/cmp"
@@ -32,8 +31,8 @@ func (f *fixture) state() string {
 		lines = append(
 			lines,
 			fmt.Sprint(
-				aws.ToString(r.Arn),
-				aws.ToString(role.Role.AssumeRolePolicyDocument),
+				*r.Arn,
+				*role.Role.AssumeRolePolicyDocument,
 				len(role.Role.Tags),
 				role.Role.PermissionsBoundary != nil,
 				policies.PolicyNames,
@@ -43,7 +42,7 @@ func (f *fixture) state() string {
 	providers, err := f.admin().ListOpenIDConnectProviders(f.ctx, &iam.ListOpenIDConnectProvidersInput{})
 	f.must(nil, err)
 	for _, p := range providers.OpenIDConnectProviderList {
-		lines = append(lines, aws.ToString(p.Arn))
+		lines = append(lines, *p.Arn)
 	}
 	return strings.Join(lines, "\n")
 }
@@ -63,7 +62,7 @@ func TestKilledAtEveryCall(t *testing.T) {
 			f.converge("prometheus", "prometheus-old")
 			f.policy.Destinations[0].Name, f.policy.Grants[0].Destinations = "renamed", []string{"renamed"}
 			f.must(f.admin().DeleteOpenIDConnectProvider(f.ctx,
-				&iam.DeleteOpenIDConnectProviderInput{OpenIDConnectProviderArn: aws.String(f.account.ProviderARN(issuer))}))
+				&iam.DeleteOpenIDConnectProviderInput{OpenIDConnectProviderArn: new(f.account.ProviderARN(issuer))}))
 		}},
 		{"removal", removeOnce, func(f *fixture) {
 			foreign(f)
@@ -149,12 +148,12 @@ func TestDeletionsCheckTheOwner(t *testing.T) {
 	if len(p.Changes) != 3 {
 		t.Fatalf("plan:\n%s", p)
 	}
-	stolen := []types.Tag{{Key: aws.String(plan.TagOwner), Value: aws.String("other")}}
-	f.must(f.admin().TagRole(f.ctx, &iam.TagRoleInput{RoleName: aws.String(roleName), Tags: stolen}))
+	stolen := []types.Tag{{Key: new(plan.TagOwner), Value: new("other")}}
+	f.must(f.admin().TagRole(f.ctx, &iam.TagRoleInput{RoleName: new(roleName), Tags: stolen}))
 	f.must(
 		f.admin().TagOpenIDConnectProvider(
 			f.ctx,
-			&iam.TagOpenIDConnectProviderInput{OpenIDConnectProviderArn: aws.String(f.account.ProviderARN(issuer)), Tags: stolen},
+			&iam.TagOpenIDConnectProviderInput{OpenIDConnectProviderArn: new(f.account.ProviderARN(issuer)), Tags: stolen},
 		),
 	)
 	before := f.state()

@@ -159,7 +159,7 @@ func TestApplyMakesWhatThePlanShows(t *testing.T) {
 		f.cloud.Config(f.account.AdminCredentials(), region),
 	).DescribeWorkspace(
 		f.Context(),
-		&amp.DescribeWorkspaceInput{WorkspaceId: aws.String(workspace.ID())},
+		&amp.DescribeWorkspaceInput{WorkspaceId: new(workspace.ID())},
 	)
 	if err != nil || aws.ToString(found.Workspace.Alias) != "prometheus" || found.Workspace.Tags["team"] != "o brien" {
 		t.Errorf("workspace %+v, %v", found, err)
@@ -197,26 +197,26 @@ func (f *fixture) policy() *policy.Policy {
 func (f *fixture) holds(p *policy.Policy) {
 	f.Helper()
 	client := iam.NewFromConfig(f.cloud.Config(f.account.AdminCredentials(), region))
-	role, err := client.GetRole(f.Context(), &iam.GetRoleInput{RoleName: aws.String(roleName)})
+	role, err := client.GetRole(f.Context(), &iam.GetRoleInput{RoleName: new(roleName)})
 	testkit.Must(f, err)
 	permissions, err := client.GetRolePolicy(
 		f.Context(),
-		&iam.GetRolePolicyInput{RoleName: aws.String(roleName), PolicyName: aws.String("ampbridge")},
+		&iam.GetRolePolicyInput{RoleName: new(roleName), PolicyName: new("ampbridge")},
 	)
 	testkit.Must(f, err)
-	inline, err := client.ListRolePolicies(f.Context(), &iam.ListRolePoliciesInput{RoleName: aws.String(roleName)})
+	inline, err := client.ListRolePolicies(f.Context(), &iam.ListRolePoliciesInput{RoleName: new(roleName)})
 	if err != nil || len(inline.PolicyNames) != 1 {
 		f.Errorf("policies %v, %v: want one", inline, err)
 	}
-	attached, err := client.ListAttachedRolePolicies(f.Context(), &iam.ListAttachedRolePoliciesInput{RoleName: aws.String(roleName)})
+	attached, err := client.ListAttachedRolePolicies(f.Context(), &iam.ListAttachedRolePoliciesInput{RoleName: new(roleName)})
 	if err != nil || len(attached.AttachedPolicies) > 0 {
 		f.Errorf("attached %v, %v: want none", attached, err)
 	}
-	bound, err := client.GetPolicy(f.Context(), &iam.GetPolicyInput{PolicyArn: aws.String(boundary)})
+	bound, err := client.GetPolicy(f.Context(), &iam.GetPolicyInput{PolicyArn: new(boundary)})
 	testkit.Must(f, err)
 	version, err := client.GetPolicyVersion(
 		f.Context(),
-		&iam.GetPolicyVersionInput{PolicyArn: aws.String(boundary), VersionId: bound.Policy.DefaultVersionId},
+		&iam.GetPolicyVersionInput{PolicyArn: new(boundary), VersionId: bound.Policy.DefaultVersionId},
 	)
 	testkit.Must(f, err)
 	provider := policy.Issuer(issuer).ProviderARN("aws", accountID)
@@ -232,7 +232,7 @@ func (f *fixture) holds(p *policy.Policy) {
 		{"permissions", permissions.PolicyDocument, policy.SyncPermissions(p, issuer, accountID)},
 		{"boundary", version.PolicyVersion.Document, policy.BoundaryDocument(p, accountID)},
 	} {
-		got, err := policy.ParseDocument(aws.ToString(c.got))
+		got, err := policy.ParseDocument(*c.got)
 		if err != nil || !policy.Equal(got, c.want) {
 			f.Errorf("%s: %v\ngot  %s\nwant %s", c.what, err, got, c.want)
 		}
@@ -303,19 +303,20 @@ func TestForeignObjectsStayAsTheyAre(t *testing.T) {
 		problem string
 	}{
 		"a role of that name": {func(f *fixture, c *iam.Client) error {
-			_, err := c.CreateRole(f.Context(), &iam.CreateRoleInput{RoleName: aws.String(strings.ToUpper(roleName)), Path: aws.String("/theirs/"),
-				AssumeRolePolicyDocument: aws.String(`{"Version":"2012-10-17","Statement":{"Effect":"Allow",` +
-					`"Principal":{"AWS":"111122223333"},"Action":"sts:AssumeRole"}}`)})
+			_, err := c.CreateRole(f.Context(), &iam.CreateRoleInput{RoleName: new(strings.ToUpper(roleName)), Path: new("/theirs/"),
+				AssumeRolePolicyDocument: new(`{"Version":"2012-10-17","Statement":{"Effect":"Allow",` +
+					`"Principal":{"AWS":"111122223333"},"Action":"sts:AssumeRole"}}`),
+			})
 			return err
 		}, "the name is taken by arn:aws:iam::111122223333:role/theirs/"},
 		"a provider without the audience": {func(f *fixture, c *iam.Client) error {
 			_, err := c.CreateOpenIDConnectProvider(f.Context(),
-				&iam.CreateOpenIDConnectProviderInput{Url: aws.String(issuer), ClientIDList: []string{"theirs"}})
+				&iam.CreateOpenIDConnectProviderInput{Url: new(issuer), ClientIDList: []string{"theirs"}})
 			return err
 		}, "does not accept the audience"},
 		"a boundary for something else": {func(f *fixture, c *iam.Client) error {
-			_, err := c.CreatePolicy(f.Context(), &iam.CreatePolicyInput{PolicyName: aws.String("ampbridge-boundary"),
-				PolicyDocument: aws.String(`{"Version":"2012-10-17","Statement":{"Effect":"Allow","Action":"*","Resource":"*"}}`)})
+			_, err := c.CreatePolicy(f.Context(), &iam.CreatePolicyInput{PolicyName: new("ampbridge-boundary"),
+				PolicyDocument: new(`{"Version":"2012-10-17","Statement":{"Effect":"Allow","Action":"*","Resource":"*"}}`)})
 			return err
 		}, "was not created for this cluster"},
 		"a workspace of that alias": {func(f *fixture, _ *iam.Client) error {
@@ -339,7 +340,7 @@ func TestForeignObjectsStayAsTheyAre(t *testing.T) {
 	client := iam.NewFromConfig(f.cloud.Config(f.account.AdminCredentials(), region))
 	if _, err := client.CreateOpenIDConnectProvider(
 		f.Context(),
-		&iam.CreateOpenIDConnectProviderInput{Url: aws.String(issuer), ClientIDList: []string{"sts.amazonaws.com"}},
+		&iam.CreateOpenIDConnectProviderInput{Url: new(issuer), ClientIDList: []string{"sts.amazonaws.com"}},
 	); err != nil {
 		t.Fatal(err)
 	}

@@ -7,7 +7,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/iam"
 	"github.com/aws/aws-sdk-go-v2/service/sts"
 	"github.com/go-jose/go-jose/v4"
@@ -30,10 +29,10 @@ func (f *fixture) getRole(name string) string {
 	f.Helper()
 	out, err := f.iam(f.account.AdminCredentials()).GetRole(f.Context(), &iam.GetRoleInput{RoleName: &name})
 	testkit.Must(f, err)
-	document, err := url.PathUnescape(aws.ToString(out.Role.AssumeRolePolicyDocument))
+	document, err := url.PathUnescape(*out.Role.AssumeRolePolicyDocument)
 	testkit.Must(f, err)
 	text, err := json.Marshal(map[string]any{"Role": map[string]any{
-		"Path": aws.ToString(out.Role.Path), "RoleName": name, "Arn": aws.ToString(out.Role.Arn), "MaxSessionDuration": 3600,
+		"Path": *out.Role.Path, "RoleName": name, "Arn": *out.Role.Arn, "MaxSessionDuration": 3600,
 		"AssumeRolePolicyDocument": json.RawMessage(document),
 	}})
 	testkit.Must(f, err)
@@ -61,13 +60,13 @@ func TestNoStepFromTheAKSGuideIsWithoutTrust(t *testing.T) {
 		testkit.Must(t, err)
 	}
 	try(admin.CreateOpenIDConnectProvider(t.Context(), &iam.CreateOpenIDConnectProviderInput{
-		Url: aws.String(guideIssuer), ClientIDList: []string{"sts.amazonaws.com", azureAudience},
+		Url: new(guideIssuer), ClientIDList: []string{"sts.amazonaws.com", azureAudience},
 	}))
-	try(admin.CreateRole(t.Context(), &iam.CreateRoleInput{RoleName: aws.String(guideRole), AssumeRolePolicyDocument: aws.String(
+	try(admin.CreateRole(t.Context(), &iam.CreateRoleInput{RoleName: new(guideRole), AssumeRolePolicyDocument: new(
 		`{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":{"Federated":"` + provider + `"},` +
 			`"Action":"sts:AssumeRoleWithWebIdentity","Condition":{"StringEquals":{"` + strings.TrimPrefix(guideIssuer, "https://") +
 			`:sub":"` + subject.String() + `"}}}]}`)}))
-	try(admin.AttachRolePolicy(t.Context(), &iam.AttachRolePolicyInput{RoleName: aws.String(guideRole), PolicyArn: &document}))
+	try(admin.AttachRolePolicy(t.Context(), &iam.AttachRolePolicyInput{RoleName: new(guideRole), PolicyArn: &document}))
 
 	client, written := sts.NewFromConfig(f.cloud.Config(awstest.Credentials{}, region)), 0
 	const fresh = "arn:aws:iam::111122223333:role/ampbridge/dev-aks/ampbridge.dev-aks.central"
@@ -81,7 +80,7 @@ func TestNoStepFromTheAKSGuideIsWithoutTrust(t *testing.T) {
 			{fresh, "sts.amazonaws.com", ours},
 		} {
 			out, err := client.AssumeRoleWithWebIdentity(t.Context(), &sts.AssumeRoleWithWebIdentityInput{
-				RoleArn: &c.role, RoleSessionName: aws.String("migration"), WebIdentityToken: aws.String(signer.Token(subject.String(), c.audience)),
+				RoleArn: &c.role, RoleSessionName: new("migration"), WebIdentityToken: new(signer.Token(subject.String(), c.audience)),
 			})
 			if (err == nil) != c.want || err != nil && !strings.Contains(err.Error(), "AccessDenied") {
 				t.Errorf("%s: %s: %v, want %v", step, c.role, err, c.want)
@@ -156,9 +155,9 @@ func TestNoStepFromTheAKSGuideIsWithoutTrust(t *testing.T) {
 	}
 	check("5", true, true)
 	// 6. The old role goes.
-	try(admin.DetachRolePolicy(t.Context(), &iam.DetachRolePolicyInput{RoleName: aws.String(guideRole), PolicyArn: &document}))
+	try(admin.DetachRolePolicy(t.Context(), &iam.DetachRolePolicyInput{RoleName: new(guideRole), PolicyArn: &document}))
 	try(admin.DeletePolicy(t.Context(), &iam.DeletePolicyInput{PolicyArn: &document}))
-	try(admin.DeleteRole(t.Context(), &iam.DeleteRoleInput{RoleName: aws.String(guideRole)}))
+	try(admin.DeleteRole(t.Context(), &iam.DeleteRoleInput{RoleName: new(guideRole)}))
 	check("6", false, true)
 	if again := f.syncSubjects(p, []policy.Subject{subject}); again != 0 {
 		t.Errorf("%d changes at the end", again)

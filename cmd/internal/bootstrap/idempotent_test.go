@@ -7,7 +7,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/amp"
 	"github.com/aws/aws-sdk-go-v2/service/iam"
 
@@ -37,12 +36,12 @@ func (f *fixture) workspaceTags() map[string]map[string]string {
 	f.Helper()
 	found := map[string]map[string]string{}
 	for _, region := range []string{"eu-west-1", "us-east-1"} {
-		pages := amp.NewListWorkspacesPaginator(f.amp(region), &amp.ListWorkspacesInput{MaxResults: aws.Int32(2)})
+		pages := amp.NewListWorkspacesPaginator(f.amp(region), &amp.ListWorkspacesInput{MaxResults: new(int32(2))})
 		for pages.HasMorePages() {
 			page, err := pages.NextPage(f.Context())
 			testkit.Must(f, err)
 			for _, w := range page.Workspaces {
-				found[aws.ToString(w.Arn)] = w.Tags
+				found[*w.Arn] = w.Tags
 			}
 		}
 	}
@@ -107,9 +106,9 @@ func TestTwentyRunsMakeEachThingOnce(t *testing.T) {
 func (f *fixture) boundary() string {
 	f.Helper()
 	client := iam.NewFromConfig(f.cloud.Config(f.account.AdminCredentials(), region))
-	out, err := client.GetPolicy(f.Context(), &iam.GetPolicyInput{PolicyArn: aws.String(boundary)})
+	out, err := client.GetPolicy(f.Context(), &iam.GetPolicyInput{PolicyArn: new(boundary)})
 	testkit.Must(f, err)
-	return aws.ToString(out.Policy.PolicyId) + " " + aws.ToString(out.Policy.DefaultVersionId)
+	return *out.Policy.PolicyId + " " + *out.Policy.DefaultVersionId
 }
 
 func TestTwoOwnedWorkspacesAreListed(t *testing.T) {
@@ -119,9 +118,9 @@ func TestTwoOwnedWorkspacesAreListed(t *testing.T) {
 	arns := make([]string, 2)
 	for arns[0], tags = range f.workspaceTags() {
 	}
-	made, err := f.amp(region).CreateWorkspace(t.Context(), &amp.CreateWorkspaceInput{Alias: aws.String("second"), Tags: tags})
+	made, err := f.amp(region).CreateWorkspace(t.Context(), &amp.CreateWorkspaceInput{Alias: new("second"), Tags: tags})
 	testkit.Must(t, err)
-	arns[1] = aws.ToString(made.Arn)
+	arns[1] = *made.Arn
 	n := len(f.cloud.Calls())
 	status, out, errs := f.run("", "--apply", "--yes", "--tag", "team=x")
 	if status != cli.Failed || !strings.Contains(out, arns[0]) || !strings.Contains(out, arns[1]) ||
@@ -137,7 +136,7 @@ func TestTwoOwnedWorkspacesAreListed(t *testing.T) {
 	f.write(policyText)
 	f.cloud.SetWorkspaceDelay(time.Hour)
 	if _, err := f.amp(region).DeleteWorkspace(t.Context(), &amp.DeleteWorkspaceInput{
-		WorkspaceId: aws.String(arns[1][strings.LastIndex(arns[1], "/")+1:]),
+		WorkspaceId: new(arns[1][strings.LastIndex(arns[1], "/")+1:]),
 	}); err != nil {
 		t.Fatal(err)
 	}

@@ -6,7 +6,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/iam"
 
 	"github.com/ampbridge/ampbridge/cmd/internal/awsiam"
@@ -139,8 +138,9 @@ func TestThousandDestinationsAreRefusedFirst(t *testing.T) {
 	}
 	// The way out that the refusal names.
 	_, err := f.iam(f.account.AdminCredentials()).CreatePolicy(t.Context(), &iam.CreatePolicyInput{
-		PolicyName: aws.String("ampbridge-boundary"), PolicyDocument: aws.String(`{"Version":"2012-10-17","Statement":{"Effect":"Allow",` +
-			`"Action":"aps:RemoteWrite","Resource":"arn:aws:aps:*:111122223333:workspace/*"}}`)})
+		PolicyName: new("ampbridge-boundary"), PolicyDocument: new(`{"Version":"2012-10-17","Statement":{"Effect":"Allow",` +
+			`"Action":"aps:RemoteWrite","Resource":"arn:aws:aps:*:111122223333:workspace/*"}}`),
+	})
 	testkit.Must(t, err)
 	if out := f.must("--apply", "--yes"); !strings.Contains(out, "used as it is") {
 		t.Error(out)

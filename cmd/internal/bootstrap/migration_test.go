@@ -153,7 +153,7 @@ func migrate(t *testing.T, s shape) {
 			clusters = append(clusters, m.cluster)
 			if _, err := admin.CreateOpenIDConnectProvider(t.Context(), &iam.CreateOpenIDConnectProviderInput{
 				Url: &m.issuer, ClientIDList: m.audiences, ThumbprintList: thumbprints[m.issuer],
-				Tags: []types.Tag{{Key: aws.String("team"), Value: aws.String("metrics")}},
+				Tags: []types.Tag{{Key: new("team"), Value: new("metrics")}},
 			}); err != nil {
 				t.Fatal(err)
 			}
@@ -161,11 +161,11 @@ func migrate(t *testing.T, s shape) {
 		role := fmt.Sprintf("aws-managed-prometheus-dev-%d", i)
 		trust := policy.TrustDocument(provider, policy.Issuer(m.issuer), "sts.amazonaws.com", []policy.Subject{m.Subject})
 		delete(trust.Statement[0].Condition["StringEquals"], policy.Issuer(m.issuer).Host()+":aud") // as the module has it
-		_, err := admin.CreateRole(t.Context(), &iam.CreateRoleInput{RoleName: &role, AssumeRolePolicyDocument: aws.String(trust.String())})
+		_, err := admin.CreateRole(t.Context(), &iam.CreateRoleInput{RoleName: &role, AssumeRolePolicyDocument: new(trust.String())})
 		testkit.Must(t, err)
 		// As the module has it, with its needless sts:AssumeRole.
 		if _, err := admin.PutRolePolicy(t.Context(), &iam.PutRolePolicyInput{
-			RoleName: &role, PolicyName: aws.String("this"), PolicyDocument: aws.String(`{"Version":"2012-10-17","Statement":[{"Effect":"Allow",` +
+			RoleName: &role, PolicyName: new("this"), PolicyDocument: new(`{"Version":"2012-10-17","Statement":[{"Effect":"Allow",` +
 				`"Action":["sts:AssumeRole","aps:RemoteWrite"],"Resource":"` + workspace + `"}]}`),
 		}); err != nil {
 			t.Fatal(err)
@@ -182,8 +182,8 @@ func migrate(t *testing.T, s shape) {
 	assume := func(step, role string, want bool, m moved) {
 		t.Helper()
 		out, err := client.AssumeRoleWithWebIdentity(t.Context(), &sts.AssumeRoleWithWebIdentityInput{
-			RoleArn: &role, RoleSessionName: aws.String("migration"),
-			WebIdentityToken: aws.String(signers[m.issuer].Token(m.String(), "sts.amazonaws.com")),
+			RoleArn: &role, RoleSessionName: new("migration"),
+			WebIdentityToken: new(signers[m.issuer].Token(m.String(), "sts.amazonaws.com")),
 		})
 		if (err == nil) != want || err != nil && !strings.Contains(err.Error(), "AccessDenied") {
 			t.Errorf("%s: %s of %s takes %s: %v, want %v", step, m, m.cluster, role, err, want)
@@ -277,7 +277,7 @@ func migrate(t *testing.T, s shape) {
 	for i := range s.list {
 		name := fmt.Sprintf("aws-managed-prometheus-dev-%d", i)
 		if _, err := admin.DeleteRolePolicy(t.Context(), &iam.DeleteRolePolicyInput{
-			RoleName: &name, PolicyName: aws.String("this"),
+			RoleName: &name, PolicyName: new("this"),
 		}); err != nil {
 			t.Fatal(err)
 		}
@@ -314,7 +314,7 @@ func migrate(t *testing.T, s shape) {
 	}
 	for _, m := range s.list {
 		found, err := admin.GetOpenIDConnectProvider(t.Context(), &iam.GetOpenIDConnectProviderInput{
-			OpenIDConnectProviderArn: aws.String(policy.Issuer(m.issuer).ProviderARN("aws", accountID).String()),
+			OpenIDConnectProviderArn: new(policy.Issuer(m.issuer).ProviderARN("aws", accountID).String()),
 		})
 		if err != nil || value(found.Tags, policy.TagOwner) != policy.Owner(m.cluster, policy.Issuer(m.issuer)) ||
 			value(found.Tags, "team") != "metrics" || len(found.ThumbprintList) != len(thumbprints[m.issuer]) ||

@@ -5,7 +5,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/iam"
 	"github.com/aws/aws-sdk-go-v2/service/sts"
 
@@ -30,9 +29,9 @@ func podOf(namespace, account string) awstest.PodIdentity {
 // trust is the trust document of sync's role.
 func (f *fixture) trust() string {
 	f.Helper()
-	out, err := f.iam(f.account.AdminCredentials()).GetRole(f.Context(), &iam.GetRoleInput{RoleName: aws.String(roleName)})
+	out, err := f.iam(f.account.AdminCredentials()).GetRole(f.Context(), &iam.GetRoleInput{RoleName: new(roleName)})
 	testkit.Must(f, err)
-	d, err := policy.ParseDocument(aws.ToString(out.Role.AssumeRolePolicyDocument))
+	d, err := policy.ParseDocument(*out.Role.AssumeRolePolicyDocument)
 	testkit.Must(f, err)
 	return d.String()
 }
@@ -60,7 +59,7 @@ func TestPodIdentityReachesEveryAccount(t *testing.T) {
 	testkit.Must(t, err)
 	client := sts.NewFromConfig(f.cloud.Config(session, region))
 	if _, err := client.AssumeRole(t.Context(), &sts.AssumeRoleInput{
-		RoleArn: aws.String(awayRole), RoleSessionName: aws.String("ampbridge-sync"),
+		RoleArn: new(awayRole), RoleSessionName: new("ampbridge-sync"),
 	}); err != nil {
 		t.Errorf("the other account: %v", err)
 	}
@@ -88,7 +87,7 @@ func TestAddedTrustIsShownAndKept(t *testing.T) {
 		added = strings.Replace(added, ":ampbridge-sync", ":another", 1)
 		put := func(document string) {
 			if _, err := f.iam(f.account.AdminCredentials()).UpdateAssumeRolePolicy(t.Context(), &iam.UpdateAssumeRolePolicyInput{
-				RoleName: aws.String(roleName), PolicyDocument: aws.String(document),
+				RoleName: new(roleName), PolicyDocument: new(document),
 			}); err != nil {
 				t.Fatal(err)
 			}

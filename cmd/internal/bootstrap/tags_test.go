@@ -5,7 +5,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/iam"
 	"github.com/aws/aws-sdk-go-v2/service/iam/types"
 
@@ -31,7 +30,7 @@ func TestSyncWritesTagsAndPath(t *testing.T) {
 		f.credentials(keys)
 		f.sync(p)
 		client := f.iam(f.account.AdminCredentials())
-		list, err := client.ListRoles(t.Context(), &iam.ListRolesInput{PathPrefix: aws.String("/org/obs/ampbridge/dev/")})
+		list, err := client.ListRoles(t.Context(), &iam.ListRolesInput{PathPrefix: new("/org/obs/ampbridge/dev/")})
 		if err != nil || len(list.Roles) != 1 {
 			t.Fatalf("%s: roles %v, %v", scope, list, err)
 		}
@@ -39,7 +38,7 @@ func TestSyncWritesTagsAndPath(t *testing.T) {
 			role, err := client.GetRole(t.Context(), &iam.GetRoleInput{RoleName: list.Roles[0].RoleName})
 			testkit.Must(t, err)
 			provider, err := client.GetOpenIDConnectProvider(t.Context(), &iam.GetOpenIDConnectProviderInput{
-				OpenIDConnectProviderArn: aws.String(policy.Issuer(issuer).ProviderARN("aws", accountID).String())})
+				OpenIDConnectProviderArn: new(policy.Issuer(issuer).ProviderARN("aws", accountID).String())})
 			testkit.Must(t, err)
 			return value(role.Role.Tags, "team") + "/" + value(provider.Tags, "team")
 		}
@@ -58,9 +57,9 @@ func TestSyncWritesTagsAndPath(t *testing.T) {
 		// Nothing beside the path, and nothing below it.
 		for _, path := range []string{"/", "/org/obs/", "/ampbridge/dev/", "/org/obs/ampbridge/dev2/", "/org/obs/ampbridge/dev/x/"} {
 			_, err := f.iam(keys).CreateRole(t.Context(), &iam.CreateRoleInput{
-				RoleName: aws.String("ampbridge.dev.thief"), Path: &path, PermissionsBoundary: aws.String(boundary),
+				RoleName: new("ampbridge.dev.thief"), Path: &path, PermissionsBoundary: new(boundary),
 				AssumeRolePolicyDocument: list.Roles[0].AssumeRolePolicyDocument,
-				Tags:                     []types.Tag{{Key: aws.String(policy.TagOwner), Value: aws.String(policy.Owner("dev", issuer))}},
+				Tags:                     []types.Tag{{Key: new(policy.TagOwner), Value: new(policy.Owner("dev", issuer))}},
 			})
 			if err == nil || !strings.Contains(err.Error(), "AccessDenied") {
 				t.Errorf("%s: a role on %s: %v", scope, path, err)
@@ -71,8 +70,8 @@ func TestSyncWritesTagsAndPath(t *testing.T) {
 
 func value(tags []types.Tag, key string) string {
 	for _, t := range tags {
-		if strings.EqualFold(aws.ToString(t.Key), key) {
-			return aws.ToString(t.Value)
+		if strings.EqualFold(*t.Key, key) {
+			return *t.Value
 		}
 	}
 	return ""
@@ -99,13 +98,13 @@ func TestPolicysTagIsNotContradicted(t *testing.T) {
 // so, with sync's own permissions, and by bootstrap; another cluster's never does.
 func TestForeignProviderIsAdoptedOnRequest(t *testing.T) {
 	adopting := strings.Replace(policyText, "trust: {", "trust: {adoptProvider: true, ", 1)
-	provider := aws.String(policy.Issuer(issuer).ProviderARN("aws", accountID).String())
+	provider := new(policy.Issuer(issuer).ProviderARN("aws", accountID).String())
 	for _, how := range []string{"sync", "bootstrap"} {
 		f := newFixture(t, policyText)
 		client := f.iam(f.account.AdminCredentials())
 		if _, err := client.CreateOpenIDConnectProvider(t.Context(), &iam.CreateOpenIDConnectProviderInput{
-			Url: aws.String(issuer), ClientIDList: []string{"sts.amazonaws.com"},
-			Tags: []types.Tag{{Key: aws.String("module"), Value: aws.String("amp")}},
+			Url: new(issuer), ClientIDList: []string{"sts.amazonaws.com"},
+			Tags: []types.Tag{{Key: new("module"), Value: new("amp")}},
 		}); err != nil {
 			t.Fatal(err)
 		}
@@ -140,8 +139,8 @@ func TestForeignProviderIsAdoptedOnRequest(t *testing.T) {
 	// Another cluster's stays.
 	f := newFixture(t, adopting)
 	if _, err := f.iam(f.account.AdminCredentials()).CreateOpenIDConnectProvider(t.Context(), &iam.CreateOpenIDConnectProviderInput{
-		Url: aws.String(issuer), ClientIDList: []string{"sts.amazonaws.com"},
-		Tags: []types.Tag{{Key: aws.String(policy.TagOwner), Value: aws.String("another")}},
+		Url: new(issuer), ClientIDList: []string{"sts.amazonaws.com"},
+		Tags: []types.Tag{{Key: new(policy.TagOwner), Value: new("another")}},
 	}); err != nil {
 		t.Fatal(err)
 	}
