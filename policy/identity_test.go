@@ -1,7 +1,6 @@
 package policy
 
 import (
-	"slices"
 	"strings"
 	"testing"
 
@@ -84,11 +83,11 @@ func TestRoleNamesNeverMeet(t *testing.T) {
 // another service account.
 func TestServiceAccountRoleNamesAreUniqueAndLegal(t *testing.T) {
 	long, longer := strings.Repeat("n", 40), strings.Repeat("s", 250)
-	seen := map[string][]string{}
+	seen := map[string][4]string{}
 	check := func(cluster, destination, namespace, name string) string {
-		of := []string{cluster, destination, namespace, name}
+		of := [4]string{cluster, destination, namespace, name}
 		role := ServiceAccountRoleName(cluster, destination, Subject{namespace, name})
-		if other, taken := seen[strings.ToLower(role)]; taken && !slices.Equal(of, other) {
+		if other, taken := seen[strings.ToLower(role)]; taken && other != of {
 			t.Errorf("%q and %q share the role name %s", of, other, role)
 		}
 		seen[strings.ToLower(role)] = of

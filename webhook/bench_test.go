@@ -15,6 +15,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/ampbridge/ampbridge/policy"
+	"github.com/ampbridge/ampbridge/test/policytest"
 	"github.com/ampbridge/ampbridge/test/testkit"
 	"github.com/ampbridge/ampbridge/webhook"
 	"github.com/ampbridge/ampbridge/webhook/inject"
@@ -79,8 +80,7 @@ func BenchmarkPodToSkip(b *testing.B) {
 
 // webhookOn returns a function that lets the handler answer a review.
 func webhookOn(b *testing.B, body []byte) func() {
-	p, err := policy.Parse(readFile(b, "testdata/policy.yaml"))
-	testkit.Must(b, err)
+	p := policytest.Parse(b, testkit.ReadFile(b, "testdata/policy.yaml"))
 	handler := webhook.PodHandler(policy.InjectionEnabled, webhook.Dependencies{
 		Policy: func() *policy.Policy { return p }, Cluster: answering{}, Image: image,
 		Metrics: webhook.NewMetrics(prometheus.NewRegistry()), Logger: slog.New(slog.DiscardHandler),

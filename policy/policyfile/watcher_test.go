@@ -8,7 +8,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 
 	"github.com/ampbridge/ampbridge/policy"
@@ -23,23 +22,12 @@ var (
 	broken = good + "pausd: true\n"
 )
 
-// history records what a watcher reports.
-type history struct {
-	mu     sync.Mutex
-	events []string
-}
+// history records what a watcher reports, in a line each.
+type history struct{ testkit.Buffer }
 
-func (h *history) add(format string, args ...any) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	h.events = append(h.events, fmt.Sprintf(format, args...))
-}
+func (h *history) add(format string, args ...any) { fmt.Fprintf(h, format+"\n", args...) }
 
-func (h *history) list() []string {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	return slices.Clone(h.events)
-}
+func (h *history) list() []string { return slices.Collect(strings.Lines(h.String())) }
 
 // watch starts a watcher of the file that records its reports.
 func watch(path string, store policyfile.Store) (*policyfile.Watcher, *history) {
@@ -116,7 +104,7 @@ func TestEachVersionIsReportedOnceAndAMistakeKeepsTheLastGoodPolicy(t *testing.T
 		fmt.Sprintf("loaded %d bytes, paused true", len(paused)),
 	}
 	if got := h.list(); !slices.EqualFunc(got, want, strings.HasPrefix) {
-		t.Errorf("reported:\n%s\nwant prefixes:\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+		t.Errorf("reported:\n%s\nwant prefixes:\n%s", strings.Join(got, ""), strings.Join(want, "\n"))
 	}
 }
 
@@ -160,7 +148,7 @@ func TestLastGoodVersionIsKeptInTheStoreAndRestored(t *testing.T) {
 		fmt.Sprintf("restored %d bytes of version %s, paused true", len(paused), policy.SchemaVersion),
 	}
 	if got := h.list(); !slices.EqualFunc(got, want, strings.HasPrefix) {
-		t.Errorf("reported:\n%s\nwant prefixes:\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+		t.Errorf("reported:\n%s\nwant prefixes:\n%s", strings.Join(got, ""), strings.Join(want, "\n"))
 	}
 }
 

@@ -1,9 +1,8 @@
 package promconfig_test
 
 import (
-	"bytes"
 	"fmt"
-	"os"
+	"strings"
 	"testing"
 
 	"github.com/ampbridge/ampbridge/policy/promconfig"
@@ -13,13 +12,12 @@ import (
 // BenchmarkRender renders the chart's configuration with its scrape jobs
 // repeated until it has that size.
 func BenchmarkRender(b *testing.B) {
-	chart, err := os.ReadFile("testdata/chart.in.yaml")
-	testkit.Must(b, err)
-	head, rest, _ := bytes.Cut(chart, []byte("- job_name: kubernetes-pods\n"))
-	jobs, tail, _ := bytes.Cut(rest, []byte("- job_name: prometheus\n"))
+	chart := testkit.ReadFile(b, "testdata/chart.in.yaml")
+	head, rest, _ := strings.Cut(chart, "- job_name: kubernetes-pods\n")
+	jobs, tail, _ := strings.Cut(rest, "- job_name: prometheus\n")
 	for _, size := range []int{100 << 10, 1 << 20} {
 		b.Run(fmt.Sprintf("%dKiB", size>>10), func(b *testing.B) {
-			config := bytes.Clone(head)
+			config := []byte(head)
 			for len(config) < size {
 				config = append(config, "- job_name: kubernetes-pods\n"...)
 				config = append(config, jobs...)

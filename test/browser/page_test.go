@@ -11,7 +11,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -152,20 +151,17 @@ const measure = `(() => {
 
 func visit(t *testing.T, browser context.Context, file, scheme string, width int64) {
 	name := strings.TrimSuffix(filepath.Base(file), ".html")
-	var mu sync.Mutex
-	var messages, requests []string
+	var messages, requests testkit.Buffer
 	listen := func(event any) {
-		mu.Lock()
-		defer mu.Unlock()
 		switch e := event.(type) {
 		case *runtime.EventConsoleAPICalled:
-			messages = append(messages, "console."+string(e.Type))
+			fmt.Fprintln(&messages, "console."+string(e.Type))
 		case *runtime.EventExceptionThrown:
-			messages = append(messages, e.ExceptionDetails.Text)
+			fmt.Fprintln(&messages, e.ExceptionDetails.Text)
 		case *log.EventEntryAdded:
-			messages = append(messages, e.Entry.Text)
+			fmt.Fprintln(&messages, e.Entry.Text)
 		case *network.EventRequestWillBeSent:
-			requests = append(requests, e.Request.URL)
+			fmt.Fprintln(&requests, e.Request.URL)
 		}
 	}
 	tab, cancel := chromedp.NewContext(browser, chromedp.WithListener(listen))
@@ -179,15 +175,13 @@ func visit(t *testing.T, browser context.Context, file, scheme string, width int
 	}
 	s, err := chromedp.Run(tab, chromedp.Evaluate[layout](measure))
 	testkit.Must(t, err)
-	mu.Lock()
-	defer mu.Unlock()
-	if len(messages) > 0 {
-		t.Errorf("the console shows %q", messages)
+	if shown := messages.String(); shown != "" {
+		t.Errorf("the console shows\n%s", shown)
 	}
-	if len(requests) == 0 {
+	if requests.String() == "" {
 		t.Error("no request was seen, not even that for the page")
 	}
-	for _, r := range requests {
+	for r := range strings.Lines(requests.String()) {
 		if !strings.HasPrefix(r, "file://") && !strings.HasPrefix(r, "data:") {
 			t.Errorf("the page requests %s", r)
 		}

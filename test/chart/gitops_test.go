@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
-	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -356,7 +355,7 @@ func TestGitOpsPage(t *testing.T) {
 			fields := entry.(map[string]any)
 			all.get(t, fields["kind"].(string), fields["name"].(string))
 			if fields["group"] != "admissionregistration.k8s.io" ||
-				!reflect.DeepEqual(fields["jqPathExpressions"], []any{".webhooks[]?.clientConfig.caBundle"}) {
+				!cmp.Equal(fields["jqPathExpressions"], []any{".webhooks[]?.clientConfig.caBundle"}) {
 				t.Errorf("the page ignores %v", fields)
 			}
 		}

@@ -13,6 +13,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/ampbridge/ampbridge/policy"
+	"github.com/ampbridge/ampbridge/test/policytest"
 	"github.com/ampbridge/ampbridge/test/testkit"
 )
 
@@ -118,14 +119,12 @@ func TestPolicyArrivesAsItWas(t *testing.T) {
 	example := testkit.ReadFile(t, "../../docs/examples/policy.yaml")
 	for name, text := range map[string][]byte{"everything": everythingPolicy, "example": []byte(example)} {
 		t.Run(name, func(t *testing.T) {
-			want, err := policy.Parse(text)
-			testkit.Must(t, err)
+			want := policytest.Parse(t, string(text))
 			var value map[string]any
 			testkit.Must(t, yaml.Unmarshal(text, &value))
 			values, err := yaml.Marshal(map[string]any{"policy": value})
 			testkit.Must(t, err)
-			got, err := policy.Parse([]byte(renderedPolicy(t, "-f", valuesFile(t, string(values)))))
-			testkit.Must(t, err)
+			got := policytest.Parse(t, renderedPolicy(t, "-f", valuesFile(t, string(values))))
 			testkit.Equal(t, "policy as rendered", want, got)
 		})
 	}
@@ -133,8 +132,7 @@ func TestPolicyArrivesAsItWas(t *testing.T) {
 
 // The head of the file may be left out: in values it says nothing.
 func TestPolicyHead(t *testing.T) {
-	p, err := policy.Parse([]byte(renderedPolicy(t, "-f", minimal, "--set", "policy.paused=true")))
-	testkit.Must(t, err)
+	p := policytest.Parse(t, renderedPolicy(t, "-f", minimal, "--set", "policy.paused=true"))
 	if !p.Paused || p.APIVersion != policy.APIVersion || p.Kind != policy.Kind {
 		t.Errorf("%+v", p)
 	}

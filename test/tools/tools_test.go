@@ -9,7 +9,6 @@ import (
 	"regexp"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/ampbridge/ampbridge/test/testkit"
 )
@@ -26,8 +25,7 @@ func TestTableMatchesModules(t *testing.T) {
 				t.Errorf("name %q appears twice", tool.Name)
 			}
 			seen[tool.Name], pinned[tool.Dir] = true, true
-			content, err := os.ReadFile(filepath.Join(tool.moduleDir(root), "go.mod"))
-			testkit.Must(t, err)
+			content := testkit.ReadFile(t, filepath.Join(tool.moduleDir(root), "go.mod"))
 			module, version, ok := strings.Cut(tool.Source, "@")
 			own := tool.Package == ownModules+tool.Dir
 			if !ok || !own && !strings.HasPrefix(tool.Package, module) {
@@ -41,7 +39,7 @@ func TestTableMatchesModules(t *testing.T) {
 				delete(patterns, "has no tool")
 			}
 			for what, pattern := range patterns {
-				if !regexp.MustCompile(pattern).Match(content) {
+				if !regexp.MustCompile(pattern).MatchString(content) {
 					t.Errorf("%s/go.mod %s line that matches %s", tool.Dir, what, pattern)
 				}
 			}
@@ -97,7 +95,7 @@ func TestCacheNameFollowsWhatIsBuilt(t *testing.T) {
 		same   bool
 	}{
 		{"nothing", func(*Tool, map[string]string) {}, true},
-		{"a note in the table", func(tool *Tool, _ map[string]string) { tool.ColdBuild = time.Hour }, true},
+		{"a note in the table", func(tool *Tool, _ map[string]string) { tool.ColdBuild++ }, true},
 		{"go.mod", func(_ *Tool, module map[string]string) { module["go.mod"] = "module m // \n" }, false},
 		{"go.sum", func(_ *Tool, module map[string]string) { module["go.sum"] = "other\n" }, false},
 		{"a line moved between files", func(_ *Tool, module map[string]string) {
@@ -236,9 +234,8 @@ func TestRootFromAnotherDirectory(t *testing.T) {
 	t.Chdir("cmd")
 	root, err := Root(t.Context())
 	testkit.Must(t, err)
-	content, err := os.ReadFile(filepath.Join(root, "go.mod"))
-	testkit.Must(t, err)
-	if !bytes.HasPrefix(content, []byte("module github.com/ampbridge/ampbridge\n")) {
+	content := testkit.ReadFile(t, filepath.Join(root, "go.mod"))
+	if !strings.HasPrefix(content, "module github.com/ampbridge/ampbridge\n") {
 		t.Errorf("%s holds another module:\n%.100s", root, content)
 	}
 }

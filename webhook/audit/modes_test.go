@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/ampbridge/ampbridge/policy"
+	"github.com/ampbridge/ampbridge/test/policytest"
 	"github.com/ampbridge/ampbridge/test/testkit"
 	"github.com/ampbridge/ampbridge/webhook/inject"
 )
@@ -15,9 +16,7 @@ func TestAssessModes(t *testing.T) {
 	for _, mode := range []policy.Mode{policy.ModeIdentity, policy.ModeRelay} {
 		t.Run(string(mode), func(t *testing.T) {
 			with := func(text string, m policy.Mode) *policy.Policy {
-				p, err := policy.Parse([]byte(strings.Replace(text, "destinations: [central]}", "destinations: [central], mode: "+string(m)+"}", 1)))
-				testkit.Must(t, err)
-				return p
+				return policytest.Parse(t, strings.Replace(text, "destinations: [central]}", "destinations: [central], mode: "+string(m)+"}", 1))
 			}
 			p := with(policyText, mode)
 			text := podWith(t, podText, `{"metadata": {"annotations": {"ampbridge.io/container": "prometheus"}}}`)

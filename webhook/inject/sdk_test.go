@@ -10,6 +10,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/sts"
 
 	"github.com/ampbridge/ampbridge/policy"
+	"github.com/ampbridge/ampbridge/test/policytest"
 	"github.com/ampbridge/ampbridge/test/ststest"
 	"github.com/ampbridge/ampbridge/test/testkit"
 )
@@ -27,19 +28,18 @@ func TestSDKUnderstandsTheIdentity(t *testing.T) {
 			role := double.Role(t, "111122223333", "writer", 3600)
 			double.ChainedRole(t, "444455556666", "chained", role)
 			double.RoleWithExternalID(t, "444455556666", "guarded", role, "dev/writer")
-			p, err := policy.Parse([]byte(`
+			p := policytest.Parse(t, `
 apiVersion: ampbridge.io/v1alpha1
 kind: Policy
 cluster: {name: dev}
 destinations:
 - name: central
   workspace: arn:aws:aps:eu-west-1:111122223333:workspace/ws-0123abcd
-  role: ` + role + "\n  " + row.more + `
+  role: `+role+"\n  "+row.more+`
 grants: [{namespaces: [monitoring], serviceAccounts: [otel], destinations: [central], mode: identity}]
-sts: {endpoint: "` + double.URL + `"}
+sts: {endpoint: "`+double.URL+`"}
 trust: {manage: none}
-`))
-			testkit.Must(t, err)
+`)
 			e, _ := p.EntitledAs(policy.Subject{Namespace: "monitoring", ServiceAccount: "otel"}, policy.ModeIdentity)
 
 			// The kubelet would do this. In the test the files have other paths.

@@ -2,7 +2,6 @@ package docs
 
 import (
 	"io/fs"
-	"os"
 	"path/filepath"
 	"regexp"
 	"strconv"
@@ -58,9 +57,7 @@ func sources(t *testing.T, extensions ...string) []string {
 
 func read(t *testing.T, path string) string {
 	t.Helper()
-	text, err := os.ReadFile(filepath.Join(root, path))
-	testkit.Must(t, err)
-	return string(text)
+	return testkit.ReadFile(t, filepath.Join(root, path))
 }
 
 // line is one line of a page. In code it is inside a fence, whose info string is fence.

@@ -7,7 +7,6 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -135,9 +134,7 @@ func TestMirrorSwapsOnlyChanges(t *testing.T) {
 	mode["a"] = file{0o600, "1"}
 	write(t, dir, mode, true)
 	write(t, dir, of("a", "1", "d", "a file now"), true)
-	if want := []string{"..<time>", "..data", "a -> ..data/a", "d -> ..data/d"}; !slices.Equal(names(t, dir), want) {
-		t.Errorf("entries %v, want %v", names(t, dir), want)
-	}
+	testkit.Equal(t, "entries", []string{"..<time>", "..data", "a -> ..data/a", "d -> ..data/d"}, names(t, dir))
 	write(t, dir, files{}, true)
 }
 
@@ -166,9 +163,7 @@ func TestMirrorAfterACrash(t *testing.T) {
 			_, err := mirrored(of("a", "1").in(t), dir)
 			testkit.Must(t, err)
 			write(t, dir, of("a", "2"), true)
-			if want := []string{"..<time>", "..data", "a -> ..data/a"}; !slices.Equal(names(t, dir), want) {
-				t.Errorf("entries %v, want %v", names(t, dir), want)
-			}
+			testkit.Equal(t, "entries", []string{"..<time>", "..data", "a -> ..data/a"}, names(t, dir))
 			if content, err := os.ReadFile(filepath.Join(dir, "a")); err != nil || string(content) != "2" {
 				t.Errorf("a is %q, %v", content, err)
 			}
