@@ -12,8 +12,7 @@ import (
 // BenchmarkRender renders the chart's configuration with its scrape jobs
 // repeated until it has that size.
 func BenchmarkRender(b *testing.B) {
-	chart := testkit.ReadFile(b, "testdata/chart.in.yaml")
-	head, rest, _ := strings.Cut(chart, "- job_name: kubernetes-pods\n")
+	head, rest, _ := strings.Cut(testkit.ReadFile(b, "testdata/chart.in.yaml"), "- job_name: kubernetes-pods\n")
 	jobs, tail, _ := strings.Cut(rest, "- job_name: prometheus\n")
 	for _, size := range []int{100 << 10, 1 << 20} {
 		b.Run(fmt.Sprintf("%dKiB", size>>10), func(b *testing.B) {

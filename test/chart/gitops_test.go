@@ -3,7 +3,6 @@ package chart
 import (
 	"encoding/json"
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 	"testing"
@@ -76,7 +75,7 @@ func (g *gitopsTool) desired(t *testing.T, values []string) objects {
 		return all
 	}
 	for _, object := range all {
-		annotations := maps.Clone(object.GetAnnotations())
+		annotations := object.GetAnnotations()
 		group := object.GroupVersionKind().Group
 		annotations[trackingID] = fmt.Sprintf("ampbridge:%s/%s:%s/%s", group, object.GetKind(), namespace, object.GetName())
 		object.SetAnnotations(annotations)

@@ -2,7 +2,6 @@ package chart
 
 import (
 	"encoding/json"
-	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -18,8 +17,7 @@ import (
 // The chart's README.md is its template with a list of values in it, made from
 // the comments in values.yaml that begin with two dashes.
 func TestReadme(t *testing.T) {
-	template := testkit.ReadFile(t, "testdata/README.md.template")
-	before, after, found := strings.Cut(template, "{{values}}\n")
+	before, after, found := strings.Cut(testkit.ReadFile(t, "testdata/README.md.template"), "{{values}}\n")
 	if !found {
 		t.Fatal("the template has no line {{values}}")
 	}
@@ -34,7 +32,7 @@ func TestReadme(t *testing.T) {
 
 // item is a list item of lines of at most 118 columns.
 func item(v value) string {
-	text := fmt.Sprintf("`%s`", v.path)
+	text := "`" + v.path + "`"
 	if v.standard != "" {
 		text += " (default " + v.standard + ")"
 	}

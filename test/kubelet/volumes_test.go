@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -258,7 +259,7 @@ func TestPodWaitsForItsVolumes(t *testing.T) {
 	pod.Spec.Containers[0].VolumeMounts = []corev1.VolumeMount{{Name: "config", MountPath: "/etc/config"}}
 	p := run(t, pod)
 	eventually(t, p, "a reason", func() bool {
-		return strings.Contains(p.Status().Message, `configmaps "`+name+`" not found`)
+		return strings.Contains(p.Status().Message, "configmaps "+strconv.Quote(name)+" not found")
 	})
 	if _, err := testbed.client.CoreV1().ConfigMaps(namespace).Create(
 		t.Context(),
