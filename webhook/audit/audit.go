@@ -109,12 +109,8 @@ func Run(ctx context.Context, o Options) error {
 	if err != nil {
 		return fmt.Errorf("audit: connect to the API server: %w", err)
 	}
-	metrics, err := newMetrics(o.Registry)
-	if err != nil {
-		return fmt.Errorf("audit: %w", err)
-	}
 	a := &auditor{
-		Options: o, cluster: client, metrics: metrics,
+		Options: o, cluster: client, metrics: newMetrics(o.Registry),
 		bucket: flowcontrol.NewTokenBucketPassiveRateLimiter(float32(1/o.EvictionInterval.Seconds()), EvictionBurst),
 		events: eventRecorder{client: client, instance: o.Instance, sent: map[eventKey]bool{}},
 		pace:   pace{o.EvictionInterval, map[breaker.Workload]attempt{}},

@@ -4,6 +4,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/ampbridge/ampbridge/webhook/breaker"
+	"github.com/ampbridge/ampbridge/webhook/metric"
 )
 
 // Values of the label result.
@@ -19,51 +20,35 @@ const (
 )
 
 type metrics struct {
-	pods        *prometheus.GaugeVec
-	evictions   *prometheus.CounterVec
-	breaker     *prometheus.GaugeVec
-	lastSuccess prometheus.Gauge
-	statuses    *prometheus.GaugeVec
+	pods, breaker, statuses *prometheus.GaugeVec
+	evictions               *prometheus.CounterVec
+	lastSuccess             prometheus.Gauge
 
 	open map[breaker.Workload]bool
 }
 
-func newMetrics(registry prometheus.Registerer) (*metrics, error) {
+func newMetrics(registry prometheus.Registerer) *metrics {
+	declare := metric.Declare{Registry: registry}
 	m := &metrics{
-		pods: prometheus.NewGaugeVec(prometheus.GaugeOpts{
-			Name: "ampbridge_audit_pods",
-			Help: "Prometheus pods of labelled namespaces by what the last audit found: healthy, missed, outdated, " +
-				"hanging, stuck, skipped.",
-		}, []string{"finding"}),
-		evictions: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "ampbridge_audit_evictions_total",
-			Help: "Evictions that the auditor asked for, by result: evicted, refused (a PodDisruptionBudget forbids it now), " +
-				"kept (its successor would be refused, or could not be tried), gone, failed.",
-		}, []string{"result"}),
-		breaker: prometheus.NewGaugeVec(prometheus.GaugeOpts{
-			Name: "ampbridge_audit_breaker_open",
-			Help: "1 for each workload for which injection pauses, because its pods hung on the config sidecar or were " +
-				"refused; kind and name are * if it pauses for a whole namespace.",
-		}, []string{"namespace", "kind", "name"}),
-		lastSuccess: prometheus.NewGauge(prometheus.GaugeOpts{
-			Name: "ampbridge_audit_last_success_timestamp_seconds",
-			Help: "When an audit of all namespaces was last completed.",
-		}),
-		statuses: prometheus.NewGaugeVec(prometheus.GaugeOpts{
-			Name: "ampbridge_audit_sidecars",
-			Help: "Config sidecars with a port, by whether the last audit could read their status: read or unread.",
-		}, []string{"status"}),
+		pods: declare.GaugeVec("ampbridge_audit_pods",
+			"Prometheus pods of labelled namespaces by what the last audit found: healthy, missed, outdated, "+
+				"hanging, stuck, skipped.", "finding"),
+		evictions: declare.CounterVec("ampbridge_audit_evictions_total",
+			"Evictions that the auditor asked for, by result: evicted, refused (a PodDisruptionBudget forbids it now), "+
+				"kept (its successor would be refused, or could not be tried), gone, failed.", "result"),
+		breaker: declare.GaugeVec("ampbridge_audit_breaker_open",
+			"1 for each workload for which injection pauses, because its pods hung on the config sidecar or were "+
+				"refused; kind and name are * if it pauses for a whole namespace.", "namespace", "kind", "name"),
+		lastSuccess: declare.Gauge("ampbridge_audit_last_success_timestamp_seconds",
+			"When an audit of all namespaces was last completed."),
+		statuses: declare.GaugeVec("ampbridge_audit_sidecars",
+			"Config sidecars with a port, by whether the last audit could read their status: read or unread.", "status"),
 		open: map[breaker.Workload]bool{},
 	}
 	for _, result := range []string{resultEvicted, resultRefused, resultKept, resultGone, resultFailed} {
 		m.evictions.WithLabelValues(result)
 	}
-	for _, c := range []prometheus.Collector{m.pods, m.evictions, m.breaker, m.lastSuccess, m.statuses} {
-		if err := registry.Register(c); err != nil {
-			return nil, err
-		}
-	}
-	return m, nil
+	return m
 }
 
 func (m *metrics) found(pods []observed) {

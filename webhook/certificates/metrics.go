@@ -1,6 +1,10 @@
 package certificates
 
-import "github.com/prometheus/client_golang/prometheus"
+import (
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/ampbridge/ampbridge/webhook/metric"
+)
 
 // stateNames are all results of State.Name.
 var stateNames = []string{"none", "stable", "announcing", "retiring"}
@@ -12,23 +16,17 @@ type rotatorMetrics struct {
 }
 
 func newRotatorMetrics(registry prometheus.Registerer) *rotatorMetrics {
+	declare := metric.Declare{Registry: registry}
 	m := &rotatorMetrics{
-		state: prometheus.NewGaugeVec(prometheus.GaugeOpts{
-			Name: "ampbridge_certificate_state",
-			Help: "1 for the current state of the Secret: none, stable, announcing (a new authority is being published), " +
-				"retiring (the old one is still trusted).",
-		}, []string{"state"}),
-		trusted: prometheus.NewGauge(prometheus.GaugeOpts{
-			Name: "ampbridge_certificate_trusted",
-			Help: "1 if the API server's configuration trusts the certificate that this process serves; 0 if it does " +
-				"not, so that calls fail.",
-		}),
-		errors: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "ampbridge_certificate_errors_total",
-			Help: "Failed attempts to maintain the certificate and the configuration; the log has the reasons.",
-		}),
+		state: declare.GaugeVec("ampbridge_certificate_state",
+			"1 for the current state of the Secret: none, stable, announcing (a new authority is being published), "+
+				"retiring (the old one is still trusted).", "state"),
+		trusted: declare.Gauge("ampbridge_certificate_trusted",
+			"1 if the API server's configuration trusts the certificate that this process serves; 0 if it does "+
+				"not, so that calls fail."),
+		errors: declare.Counter("ampbridge_certificate_errors_total",
+			"Failed attempts to maintain the certificate and the configuration; the log has the reasons."),
 	}
-	registry.MustRegister(m.state, m.trusted, m.errors)
 	m.record(State{}, false)
 	return m
 }

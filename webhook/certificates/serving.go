@@ -8,6 +8,8 @@ import (
 	"sync/atomic"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/ampbridge/ampbridge/webhook/metric"
 )
 
 // serving is the certificate that is served now.
@@ -21,19 +23,14 @@ type serving struct {
 }
 
 func newServing(registry prometheus.Registerer) *serving {
-	s := &serving{
+	declare := metric.Declare{Registry: registry}
+	return &serving{
 		loaded: make(chan struct{}),
-		expiry: prometheus.NewGauge(prometheus.GaugeOpts{
-			Name: "ampbridge_certificate_expiry_timestamp_seconds",
-			Help: "When the serving certificate ends, in seconds since 1970; 0 if there is none yet.",
-		}),
-		rotations: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "ampbridge_certificate_rotations_total",
-			Help: "How often this process has replaced the certificate that it serves.",
-		}),
+		expiry: declare.Gauge("ampbridge_certificate_expiry_timestamp_seconds",
+			"When the serving certificate ends, in seconds since 1970; 0 if there is none yet."),
+		rotations: declare.Counter("ampbridge_certificate_rotations_total",
+			"How often this process has replaced the certificate that it serves."),
 	}
-	registry.MustRegister(s.expiry, s.rotations)
-	return s
 }
 
 // serve replaces the certificate for new connections.

@@ -13,6 +13,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/ampbridge/ampbridge/policy/sidecarconfig"
+	"github.com/ampbridge/ampbridge/webhook/metric"
 )
 
 // metrics are the counters. All other metrics are read from the server when they are scraped.
@@ -24,24 +25,20 @@ type metrics struct {
 }
 
 func newMetrics(s *server) metrics {
-	m := metrics{
-		registry: prometheus.NewRegistry(),
-		renewals: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "ampbridge_session_renewals_total", Help: "Attempts to get a session from STS, by result: success, failure.",
-		}, []string{"destination", "result"}),
-		renders: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "ampbridge_config_renders_total",
-			Help: "Configurations served, by result: rendered (with a block), plain (no block was due), passed_through (it " +
-				"cannot be edited), mirrored (there is no such file); and failure, if nothing could be served.",
-		}, []string{"result"}),
-		moves: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "ampbridge_moves_total",
-			Help: "Moves from sigv4 to the relay, by reason: start (there was no session), renewal (there was no new " +
-				"session), reload (Prometheus did not load it).",
-		}, []string{"destination", "reason"}),
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(throttling{}, collector{s})
+	declare := metric.Declare{Registry: registry}
+	return metrics{
+		registry: registry,
+		renewals: declare.CounterVec("ampbridge_session_renewals_total",
+			"Attempts to get a session from STS, by result: success, failure.", "destination", "result"),
+		renders: declare.CounterVec("ampbridge_config_renders_total",
+			"Configurations served, by result: rendered (with a block), plain (no block was due), passed_through (it "+
+				"cannot be edited), mirrored (there is no such file); and failure, if nothing could be served.", "result"),
+		moves: declare.CounterVec("ampbridge_moves_total",
+			"Moves from sigv4 to the relay, by reason: start (there was no session), renewal (there was no new "+
+				"session), reload (Prometheus did not load it).", "destination", "reason"),
 	}
-	m.registry.MustRegister(m.renewals, m.renders, m.moves, throttling{}, collector{s})
-	return m
 }
 
 // announce creates the series of a destination, so that their first increase is visible.
