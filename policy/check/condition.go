@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -68,19 +69,44 @@ func operatorOf(operator string) string {
 // condition evaluates one operator of one key.
 func (r request) condition(operator, key string, values policy.Values) truth {
 	base := operatorOf(operator)
-	key = strings.ToLower(key)
-	have, known := r[key]
+	have, known := r[strings.ToLower(key)]
 	compare, negated := comparison(base)
+	readable := func(v string) bool { return !strings.Contains(v, "${") }
+	if strings.HasPrefix(base, "date") {
+		readable = func(v string) bool { _, err := parseDate(v); return err == nil }
+	}
 	switch {
-	case !known && isClaim(key):
-		// The request has no such claim of this issuer, and none of another issuer.
-		return truthOf(negated || strings.HasSuffix(strings.ToLower(operator), "ifexists"))
-	case base == "null" && known:
-		return truthOf(!slices.Contains(values, "true"))
-	case !known, compare == nil, slices.ContainsFunc(values, func(v string) bool { return strings.Contains(v, "${") }):
+	case !known && !r.lacks(key):
+		return unknown
+	case base == "null":
+		return truthOf(slices.Contains(values, "true") != known)
+	case !known:
+		return withoutKey(strings.ToLower(operator), negated)
+	case compare == nil, slices.ContainsFunc(values, func(v string) bool { return !readable(v) }):
 		return unknown
 	}
 	return truthOf(slices.ContainsFunc(values, func(v string) bool { return compare(v, have) }) != negated)
+}
+
+// withoutKey returns the result of an operator, in lower case, for a request without the key.
+func withoutKey(operator string, negated bool) truth {
+	ifExists := strings.HasSuffix(operator, "ifexists")
+	switch {
+	case strings.HasPrefix(operator, "foranyvalue:") && ifExists:
+		return unknown // AWS does not document which of the two counts
+	case strings.HasPrefix(operator, "foranyvalue:"):
+		return neverHolds
+	case strings.HasPrefix(operator, "forallvalues:"), ifExists:
+		return holds
+	}
+	return truthOf(negated)
+}
+
+// lacks reports whether it is known that the request has no such key. A request with claims of
+// one issuer has no other claim, and none of another issuer. A request without claims is that
+// of a session: AWS gives it some claims of the session's token.
+func (r request) lacks(key string) bool {
+	return isClaim(key) && slices.ContainsFunc(slices.Collect(maps.Keys(r)), isClaim)
 }
 
 // isClaim reports whether the key is a claim of an issuer: its service is a host name.
@@ -99,12 +125,7 @@ func truthOf(ok bool) truth {
 // comparison returns the function that compares a value of the document with the request's;
 // nil: the operator is not known. A negated operator holds if no value matches.
 func comparison(operator string) (matches func(want, have string) bool, negated bool) {
-	kind, negated := operator, false
-	for _, not := range []string{"stringnot", "arnnot", "datenot"} {
-		if rest, ok := strings.CutPrefix(operator, not); ok {
-			kind, negated = strings.TrimSuffix(not, "not")+rest, true
-		}
-	}
+	kind, negated := strings.Replace(operator, "not", "", 1), strings.Contains(operator, "not")
 	switch kind {
 	case "stringequals":
 		matches = func(want, have string) bool { return want == have }
@@ -135,12 +156,13 @@ func dates(accepted func(order int) bool) func(want, have string) bool {
 	}
 }
 
-// parseDate reads the formats of ISO 8601 that IAM documents use.
+// parseDate reads the formats that IAM documents use: those of ISO 8601, and the seconds since 1970.
 func parseDate(text string) (t time.Time, err error) {
-	for _, layout := range []string{time.RFC3339, "2006-01-02T15:04Z07:00", time.DateOnly} {
+	for _, layout := range []string{time.RFC3339, "2006-01-02T15:04Z07:00", time.DateOnly, "2006-01", "2006"} {
 		if t, err = time.Parse(layout, text); err == nil {
 			return t, nil
 		}
 	}
-	return t, err
+	seconds, err := strconv.ParseInt(text, 10, 64)
+	return time.Unix(seconds, 0), err
 }

@@ -205,6 +205,22 @@ func TestTrust(t *testing.T) {
 		{"until last year", with(`"DateLessThan":{"aws:CurrentTime":"2025-01-01T00:00:00Z"},"StringEquals":{`), Fail,
 			"its condition DateLessThan of aws:CurrentTime is 2025-01-01T00:00:00Z does not hold"},
 		{"until next year", with(`"DateLessThan":{"aws:CurrentTime":"2027-01-01"},"StringEquals":{`), Pass, "lets"},
+		{"until last year, in seconds", with(`"DateLessThan":{"aws:CurrentTime":"1735689600"},"StringEquals":{`), Fail, "does not hold"},
+		{"until a month", with(`"DateLessThan":{"aws:CurrentTime":"2027-01"},"StringEquals":{`), Pass, "lets"},
+		{"until a time that cannot be read", with(`"DateLessThan":{"aws:CurrentTime":"tomorrow"},"StringEquals":{`), Warn,
+			"if DateLessThan of aws:CurrentTime is tomorrow"},
+		{"denied since a time in seconds", before(`"AWS":"*"`, `"DateGreaterThan":{"aws:CurrentTime":1735689600}`), Fail,
+			"statement 1 denies them"},
+		{"denied since a time that cannot be read", before(`"AWS":"*"`, `"DateGreaterThan":{"aws:CurrentTime":"20250101T000000Z"}`), Warn,
+			"statement 1 denies it if"},
+		{"without a claim that no token has", with(`"Null":{"` + aks.Host() + `:amr":"true"},"StringEquals":{`), Pass, "lets"},
+		{"without the subject", with(`"Null":{"` + aks.Host() + `:sub":"true"},"StringEquals":{`), Fail, "Null of "},
+		{"all values of no claim", with(`"ForAllValues:StringEquals":{"` + aks.Host() + `:amr":"x"},"StringEquals":{`), Pass, "lets"},
+		{"any value of no claim", with(`"ForAnyValue:StringNotEquals":{"` + aks.Host() + `:amr":"x"},"StringEquals":{`), Fail,
+			"never applies"},
+		{"any value of no claim, if it exists", with(`"ForAnyValue:StringEqualsIfExists":{"` + aks.Host() + `:amr":"x"},"StringEquals":{`),
+			Warn, "if ForAnyValue:StringEqualsIfExists"},
+		{"not a number of no claim", with(`"NumericNotEquals":{"` + aks.Host() + `:amr":1},"StringEquals":{`), Pass, "lets"},
 		{"not this subject", with(`"StringNotEquals":{"` + aks.Host() + `:sub":"` + prometheus.String() + `"},"StringEquals":{`), Fail,
 			"its condition StringNotEquals of "},
 		{"denied to this subject", before(`"Federated":"`+provider.String()+`"`, `"StringEquals":{"`+aks.Host()+`:sub":"`+
@@ -301,6 +317,12 @@ func TestPermission(t *testing.T) {
 		{"a condition may deny", []string{policy.PermissionDocument(destination).String(), `{"Statement":[{"Action":"*",` +
 			`"Effect":"Deny","Resource":"*","Condition":{"Bool":{"aws:MultiFactorAuthPresent":"false"}}}]}`}, destination, Warn,
 			"statement 1 denies it if Bool of aws:MultiFactorAuthPresent is false"},
+		{"allowed for a claim of the session", []string{`{"Statement":[{"Action":"aps:*","Effect":"Allow","Resource":"*",` +
+			`"Condition":{"StringEquals":{"example.com:aud":"sts.amazonaws.com"}}}]}`}, destination, Warn,
+			"statement 1 allows it if StringEquals of example.com:aud"},
+		{"denied for a claim of the session", []string{policy.PermissionDocument(destination).String(), `{"Statement":[{"Action":"*",` +
+			`"Effect":"Deny","Resource":"*","Condition":{"StringNotEquals":{"example.com:sub":"x"}}}]}`}, destination, Warn,
+			"statement 1 denies it if StringNotEquals of example.com:sub"},
 		{"denied without TLS", []string{policy.PermissionDocument(destination).String(), `{"Statement":[{"Action":"*",` +
 			`"Effect":"Deny","Resource":"*","Condition":{"Bool":{"aws:SecureTransport":"false"}}}]}`}, destination, Pass, "allows"},
 		{"allowed in another region", []string{`{"Statement":[{"Action":"aps:*","Effect":"Allow","Resource":"*",` +
