@@ -323,6 +323,15 @@ func TestPermission(t *testing.T) {
 		{"denied for a claim of the session", []string{policy.PermissionDocument(destination).String(), `{"Statement":[{"Action":"*",` +
 			`"Effect":"Deny","Resource":"*","Condition":{"StringNotEquals":{"example.com:sub":"x"}}}]}`}, destination, Warn,
 			"statement 1 denies it if StringNotEquals of example.com:sub"},
+		{"a variable in the resource", []string{`{"Statement":[{"Action":"aps:*","Effect":"Allow",` +
+			`"Resource":"arn:aws:aps:eu-west-1:${aws:PrincipalAccount}:workspace/*"}]}`}, destination, Warn,
+			"statement 1 allows it if arn:aws:aps:eu-west-1:${aws:PrincipalAccount}:workspace/* is " + destination.Workspace.String()},
+		{"a variable in a denied resource", []string{policy.PermissionDocument(destination).String(), `{"Statement":[{"Action":"*",` +
+			`"Effect":"Deny","NotResource":"arn:aws:*:*:${aws:PrincipalAccount}:*"}]}`}, destination, Warn, "statement 1 denies it if"},
+		{"a variable in another resource", []string{`{"Statement":[{"Action":"aps:*","Effect":"Allow",` +
+			`"Resource":"arn:aws:aps:us-east-1:${aws:PrincipalAccount}:workspace/*"}]}`}, destination, Fail, "and not on"},
+		{"many wildcards", []string{`{"Statement":[{"Action":"aps:*","Effect":"Allow","Resource":"arn:` +
+			strings.Repeat("*a", 40) + `*!"}]}`}, destination, Fail, "and not on"},
 		{"denied without TLS", []string{policy.PermissionDocument(destination).String(), `{"Statement":[{"Action":"*",` +
 			`"Effect":"Deny","Resource":"*","Condition":{"Bool":{"aws:SecureTransport":"false"}}}]}`}, destination, Pass, "allows"},
 		{"allowed in another region", []string{`{"Statement":[{"Action":"aps:*","Effect":"Allow","Resource":"*",` +

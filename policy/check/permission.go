@@ -2,6 +2,7 @@ package check
 
 import (
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -35,10 +36,14 @@ func (r request) decide(documents []policy.Document, action, resource string) (a
 	var mayAllow, mayDeny, notMet string
 	for _, d := range documents {
 		for i, s := range d.Statement {
-			if !covers(s, action, resource) {
+			covered, variable := covers(s, action, resource)
+			if covered == neverHolds {
 				continue
 			}
 			result, condition := r.evaluate(s.Condition)
+			if covered == unknown && result != neverHolds {
+				result, condition = unknown, variable
+			}
 			denies := s.Effect == "Deny"
 			switch {
 			case result == holds && denies:
@@ -84,15 +89,28 @@ func actsOn(s policy.Statement, action string) bool {
 	return matchAny(s.Action, action, true)
 }
 
-// covers reports whether the statement is about the action on the resource.
-func covers(s policy.Statement, action, resource string) bool {
+// variable is a policy variable, such as ${aws:PrincipalAccount}.
+var variable = regexp.MustCompile(`\$\{[^}]*}`)
+
+// covers reports whether the statement is about the action on the resource. It is unknown if a
+// variable in the statement decides: text names that resource.
+func covers(s policy.Statement, action, resource string) (covered truth, text string) {
 	if !actsOn(s, action) {
-		return false
+		return neverHolds, ""
 	}
+	patterns, listed := s.Resource, true
 	if len(s.NotResource) > 0 {
-		return !matchAny(s.NotResource, resource, false)
+		patterns, listed = s.NotResource, false
 	}
-	return matchAny(s.Resource, resource, false)
+	if matchAny(patterns, resource, false) {
+		return truthOf(listed), ""
+	}
+	for _, p := range patterns {
+		if variable.MatchString(p) && match(variable.ReplaceAllString(p, "*"), resource) {
+			return unknown, p + " is " + resource
+		}
+	}
+	return truthOf(!listed), ""
 }
 
 func matchAny(patterns policy.Values, name string, fold bool) bool {
@@ -109,20 +127,23 @@ func matchAny(patterns policy.Values, name string, fold bool) bool {
 
 // match reports whether a name matches a pattern with IAM's wildcards, * and ?.
 func match(pattern, name string) bool {
-	for i := 0; i < len(pattern); i++ {
+	p, n := 0, 0
+	star, resume := -1, 0 // the last * in the pattern, and where the name goes on after it
+	for n < len(name) {
 		switch {
-		case pattern[i] == '*':
-			for rest := len(name); rest >= i; rest-- {
-				if match(pattern[i+1:], name[rest:]) {
-					return true
-				}
-			}
-			return false
-		case i >= len(name), pattern[i] != '?' && pattern[i] != name[i]:
+		case p < len(pattern) && pattern[p] == '*':
+			star, resume = p, n
+			p++
+		case p < len(pattern) && (pattern[p] == '?' || pattern[p] == name[n]):
+			p, n = p+1, n+1
+		case star >= 0: // let the * take one more byte
+			resume++
+			p, n = star+1, resume
+		default:
 			return false
 		}
 	}
-	return len(pattern) == len(name)
+	return strings.Trim(pattern[p:], "*") == ""
 }
 
 // NeededOf returns the permissions that the role of a destination needs.
