@@ -3,6 +3,7 @@ package policy
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 )
@@ -23,27 +24,21 @@ var ownAnnotations = []string{AnnotationInjected, AnnotationAWSConfig, Annotatio
 // empty if there is none. The annotation has no effect, and without the message
 // its user would not learn why. Other unknown names may be of a newer version.
 func misspelt(annotations map[string]string) string {
-	found := ""
-	for name := range annotations {
-		if !strings.HasPrefix(name, annotationPrefix) || slices.Contains(userAnnotations, name) || slices.Contains(ownAnnotations, name) {
+	for _, name := range slices.Sorted(maps.Keys(annotations)) {
+		if !strings.HasPrefix(name, annotationPrefix) || len(name) > maxAnnotation ||
+			slices.Contains(userAnnotations, name) || slices.Contains(ownAnnotations, name) {
 			continue
 		}
-		if found == "" || name < found {
-			found = name
+		if name == LabelInjection {
+			return fmt.Sprintf("annotation %s has no effect: it is a label of the namespace", name)
+		}
+		similar := func(known string) int { return distance(known, strings.ToLower(name)) }
+		nearest := slices.MinFunc(userAnnotations, func(a, b string) int { return cmp.Compare(similar(a), similar(b)) })
+		if similar(nearest) <= 2 {
+			return fmt.Sprintf("annotation %s is unknown: did you mean %s?", name, nearest)
 		}
 	}
-	switch {
-	case found == "":
-		return ""
-	case found == LabelInjection:
-		return fmt.Sprintf("annotation %s has no effect: it is a label of the namespace", found)
-	}
-	similar := func(known string) int { return distance(known, strings.ToLower(found)) }
-	nearest := slices.MinFunc(userAnnotations, func(a, b string) int { return cmp.Compare(similar(a), similar(b)) })
-	if len(found) > maxAnnotation || similar(nearest) > 2 {
-		return ""
-	}
-	return fmt.Sprintf("annotation %s is unknown: did you mean %s?", found, nearest)
+	return ""
 }
 
 // maxAnnotation is longer than every annotation's name and a few mistakes, in bytes. A pod is not validated yet,

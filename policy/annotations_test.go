@@ -31,7 +31,7 @@ func TestMisspeltAnnotations(t *testing.T) {
 		{"enabled", "example.com/conatiner", false, NotPrometheus, ""},
 		{"enabled", "ampbridge.io/" + strings.Repeat("x", 1<<16), false, NotPrometheus, ""},
 	} {
-		annotations := map[string]string{row.name: "x", "app": "y"}
+		annotations := map[string]string{row.name: "x", "app": "y", "ampbridge.io/a-later-version": "z"}
 		for where, r := range map[string]Request{
 			"pod":             {PodAnnotations: annotations},
 			"service account": {ServiceAccountAnnotations: annotations},
