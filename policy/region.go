@@ -44,10 +44,10 @@ func hostRegion(host string) string {
 	}
 	rest = strings.TrimSuffix(rest, ".vpce")
 	label := rest[strings.LastIndexByte(rest, '.')+1:]
-	if !numbered.MatchString(label) {
+	if !numbered.MatchString(label) || label == "compute-1" { // the public names of EC2 in us-east-1 end so
 		return ""
 	}
 	return label
 }
 
-var numbered = regexp.MustCompile(`^[a-z]+(-[a-z]+)*-?[0-9]{1,2}$`)
+var numbered = regexp.MustCompile(`^[a-z]+(-[a-z]+)*-[0-9]{1,2}$|^[a-z]+(-[a-z]+)+[0-9]{1,2}$`)

@@ -61,6 +61,7 @@ func TestRegionsOfEndpoints(t *testing.T) {
 		"https://aps-workspaces.eu-wset-1.amazonaws.com",
 		"https://vpce-0123456789abcdef0-1a2b3c4d.sts.eu-nroth-1.vpce.amazonaws.com",
 		"https://sts.ap-sutheast-2.api.aws",
+		"https://sts.us-east2.amazonaws.com",
 	} {
 		_, err := policy.Parse([]byte(text + "sts: {endpoint: \"" + endpoint + "\"}\n"))
 		if err == nil || !strings.Contains(err.Error(), "sts.endpoint: ") || !strings.Contains(err.Error(), "did you mean ") {
@@ -73,6 +74,15 @@ func TestRegionsOfEndpoints(t *testing.T) {
 		"https://sts-fips.us-west-2.amazonaws.com",
 		"https://vpce-0123456789abcdef0-1a2b3c4d-eu-north-1a.sts.eu-north-1.vpce.amazonaws.com",
 		"https://sts.us-isob-east-1.sc2s.sgov.gov",
+		"https://aps-workspaces.eusc-de-east-1.amazonaws.eu",
+		"https://sts.cn-northwest-1.api.amazonwebservices.com.cn",
+		"https://sts.us-gov-west-1.amazonaws.com",
+		"https://ec2-192-0-2-1.compute-1.amazonaws.com",
+		"https://ec2-192-0-2-1.eu-west-1.compute.amazonaws.com",
+		"https://proxy-1a2b.elb.eu-west-1.amazonaws.com",
+		"https://proxy-1a2b.eu-west-1.elb.amazonaws.com",
+		"https://dist1a2b.execute-api.us-west-2.amazonaws.com",
+		"https://bucket.s3.amazonaws.com",
 		"https://gateway-eu-centrl-1.corp.example",
 		"https://sts.mars-1.corp.example",
 		"https://127.0.0.1:4566",
