@@ -237,11 +237,17 @@ func TestTrust(t *testing.T) {
 		{"a claim that no token has", strings.Replace(good, `/:aud"`, `/:aux"`, 1), Fail, "never applies"},
 		{"ForAnyValue", strings.Replace(good, "StringEquals", "ForAnyValue:StringEquals", 1), Pass, "lets"},
 		{"keys in upper case", strings.ReplaceAll(good, "uuid/:", "UUID/:"), Pass, "lets"},
+		{"a wildcard under a key in upper case", with(`"StringLike":{"` + aks.Host() + `:SUB":["` + prometheus.String() + `","*"]},"StringEquals":{`),
+			Fail, "lets in whatever"},
+		{"IfExists under a key in upper case", with(`"StringEqualsIfExists":{"` + aks.Host() + `:Sub":"` + prometheus.String() +
+			`"},"StringEquals":{`), Fail, "also passes without the claim"},
 		{"not JSON", "{", Fail, "cannot be read"},
 		{"for somebody else", `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":{"AWS":"111122223333"},` +
 			`"Action":"sts:AssumeRole"}]}`, Fail, "no statement of it allows"},
-		{"closed", `{"Version":"2012-10-17","Statement":[{"Effect":"Deny","Principal":{"Federated":"x"},` +
-			`"Action":"sts:AssumeRoleWithWebIdentity"}]}`, Fail, "the role is closed"},
+		{"closed by sync", `{"Version":"2012-10-17","Statement":[{"Effect":"Deny","Principal":{"Federated":"` + provider.String() +
+			`"},"Action":"sts:AssumeRoleWithWebIdentity"}]}`, Fail, "it denies web identities: statement 1 denies them"},
+		{"closed to others alone", `{"Version":"2012-10-17","Statement":[{"Effect":"Deny","Principal":{"Federated":"x"},` +
+			`"Action":"sts:AssumeRoleWithWebIdentity"}]}`, Fail, "no statement of it allows"},
 		{"principal", strings.Replace(good, provider.String(), "arn:aws:iam::111122223333:oidc-provider/example.com", 1), Fail,
 			"Principal.Federated is arn:aws:iam::111122223333:oidc-provider/example.com"},
 		{"no principal", strings.Replace(good, `"Principal":{"Federated":"`+provider.String()+`"},`, "", 1), Fail,

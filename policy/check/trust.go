@@ -49,8 +49,7 @@ func Trust(document string, want WantedTrust, fix Fix) Finding {
 		if s.Effect == "Deny" {
 			switch {
 			case !want.concerns(s):
-				misses = append(misses, "it denies web identities: the role is closed")
-			case decided == holds && text == "":
+			case decided == holds:
 				return fails("it denies web identities: %s denies them to %s", nameOf(s, i), want.Subject)
 			case decided == unknown:
 				doubts = append(doubts, fmt.Sprintf("%s denies it if %s", nameOf(s, i), text))
@@ -183,8 +182,8 @@ func (w WantedTrust) miss(s policy.Statement) (reason string, values *Comparison
 // condition returns why a condition is wrong: it lets in too much, or it never holds; empty: it
 // is right.
 func (w WantedTrust) condition(operator, key string, values policy.Values) (reason string, compared *Comparison) {
-	folded := strings.ToLower(operator)
-	subOrAud := strings.HasSuffix(key, ":sub") || strings.HasSuffix(key, ":aud")
+	folded, lower := strings.ToLower(operator), strings.ToLower(key) // IAM ignores the case of both
+	subOrAud := strings.HasSuffix(lower, ":sub") || strings.HasSuffix(lower, ":aud")
 	if subOrAud && (strings.HasSuffix(folded, "ifexists") || strings.HasPrefix(folded, "forallvalues:")) {
 		return fmt.Sprintf("%s of %s also passes without the claim: write StringEquals", operator, key), nil
 	}
@@ -198,12 +197,12 @@ func (w WantedTrust) condition(operator, key string, values policy.Values) (reas
 	}
 	host := w.Issuer.Host()
 	for _, claim := range []string{":sub", ":aud"} {
-		named, found := strings.CutSuffix(key, claim)
-		if !found || strings.EqualFold(named, host) { // IAM ignores the case of keys
+		named, found := strings.CutSuffix(lower, claim)
+		if !found || strings.EqualFold(named, host) {
 			continue
 		}
 		compared := Compare("condition key", host+claim, key)
-		if strings.TrimSuffix(named, "/") == strings.TrimSuffix(host, "/") {
+		if strings.EqualFold(strings.TrimSuffix(named, "/"), strings.TrimSuffix(host, "/")) {
 			return fmt.Sprintf("the condition key is %s, and must be %s: the slash before %s counts", key, host+claim, claim), compared
 		}
 		return fmt.Sprintf("the condition key %s is of another issuer, so it can never match: it must be %s", key, host+claim), compared
@@ -227,13 +226,11 @@ func (w WantedTrust) wrongSubject(subjects []string) string {
 
 // equals returns the values of StringEquals or StringLike for a key; nil: none.
 func equals(s policy.Statement, key string) policy.Values {
-	for operator, keys := range s.Condition {
-		if base := operatorOf(operator); base != "stringequals" && base != "stringlike" && base != "stringequalsignorecase" {
-			continue
-		}
-		for k, values := range keys {
-			if strings.EqualFold(k, key) {
-				return values
+	for _, c := range sorted(s.Condition) {
+		switch operatorOf(c.operator) {
+		case "stringequals", "stringlike", "stringequalsignorecase":
+			if strings.EqualFold(c.key, key) {
+				return c.values
 			}
 		}
 	}
