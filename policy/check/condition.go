@@ -109,6 +109,28 @@ func (r request) lacks(key string) bool {
 	return isClaim(key) && slices.ContainsFunc(slices.Collect(maps.Keys(r)), isClaim)
 }
 
+// ofCaller are the keys, in lower case, whose values differ between this machine and a pod: they
+// depend on the network, the program or the name of the session.
+var ofCaller = []string{
+	"aws:sourceip", "aws:vpcsourceip", "aws:sourcevpc", "aws:sourcevpcarn", "aws:sourcevpce", "aws:vpceaccount", "aws:vpceorgid",
+	"aws:vpceorgpaths", "aws:useragent", "aws:referer", "aws:userid", "sts:rolesessionname",
+}
+
+// ofThisMachine reports whether a condition of the documents can hold for this machine and not for
+// a pod, or the other way round.
+func ofThisMachine(documents ...policy.Document) bool {
+	for _, d := range documents {
+		for _, s := range d.Statement {
+			if slices.ContainsFunc(sorted(s.Condition), func(c condition) bool {
+				return slices.Contains(ofCaller, strings.ToLower(c.key))
+			}) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
 // isClaim reports whether the key is a claim of an issuer: its service is a host name.
 func isClaim(key string) bool {
 	service, _, _ := strings.Cut(key, ":")

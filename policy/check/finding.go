@@ -5,6 +5,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/ampbridge/ampbridge/policy"
 )
 
 // Status is the result of a check.
@@ -85,11 +87,13 @@ type Finding struct {
 	// Proof is the check that turns a warning, or a skipped check, into a pass if it passes;
 	// empty: none does.
 	Proof ID `json:"-"`
+	// Stays is true if that check proves it for this machine alone: then it stays a warning.
+	Stays bool `json:"-"`
 }
 
-// until returns the finding with the check that turns it into a pass.
-func (f Finding) until(proof ID) Finding {
-	f.Proof = proof
+// until returns the finding, about documents, with the check that turns it into a pass.
+func (f Finding) until(proof ID, documents ...policy.Document) Finding {
+	f.Proof, f.Stays = proof, ofThisMachine(documents...)
 	return f
 }
 

@@ -180,12 +180,12 @@ func (r request) evaluateAll(documents []policy.Document, actions policy.Values,
 	return worst, strings.Join(those, ", "), text
 }
 
-// provenBy returns the check that needs the permissions of a destination's role.
-func provenBy(d policy.Destination) ID {
+// provenBy returns the check that needs all or some of the actions of a destination's role.
+func provenBy(d policy.Destination, actions string) ID {
 	switch {
 	case !d.AssumeRole.IsZero():
 		return Session
-	case d.Writes():
+	case actions == strings.Join(policy.AccessWrite.Actions(), ", "):
 		return Write
 	}
 	return Read
@@ -236,7 +236,7 @@ func Permission(policies []RolePolicy, own string, d policy.Destination, fix Fix
 			action,
 			resource,
 			text,
-		).until(provenBy(d))
+		).until(provenBy(d, action), documents...)
 	case Denies:
 		return Failed(
 			Permissions,
@@ -323,7 +323,7 @@ func Bounds(b BoundaryState, wanted string, d policy.Destination, fix, bootstrap
 			action,
 			resource,
 			text,
-		).until(provenBy(d))
+		).until(provenBy(d, action), *b.Document)
 	}
 	message := fmt.Sprintf("%s does not allow %s on %s, whatever the permission document allows", b.ARN, action, resource)
 	if answer == Denies {

@@ -72,7 +72,7 @@ func (r *Runner) lift(passed Finding) {
 		return
 	}
 	for i, f := range r.findings {
-		if f.Proof == passed.ID && (f.Status == Warn || f.Status == Skip) && f.About.overlaps(passed.About) {
+		if f.Proof == passed.ID && !f.Stays && (f.Status == Warn || f.Status == Skip) && f.About.overlaps(passed.About) {
 			r.findings[i].Status, r.findings[i].Fix, r.findings[i].Proof = Pass, nil, ""
 			r.findings[i].Message += fmt.Sprintf("; %s passes, which proves it", passed.ID)
 		}

@@ -6,6 +6,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/ampbridge/ampbridge/policy"
 )
 
 // A check comes after the checks that it depends on, so that one run in this
@@ -220,6 +222,45 @@ func TestCommand(t *testing.T) {
 	} {
 		if got := c.command.String(); got != c.want {
 			t.Errorf("%s, want %s", got, c.want)
+		}
+	}
+}
+
+// A session of this machine does not prove that a pod gets one, if its network or its name decides.
+func TestLiftOfConditionsOnTheCaller(t *testing.T) {
+	for condition, want := range map[string]Status{
+		`"StringEquals":{"aws:PrincipalOrgID":"o-1"}`:                                                          Pass,
+		`"IpAddress":{"aws:SourceIp":"192.0.2.0/24"}`:                                                          Warn,
+		`"StringEquals":{"AWS:sourceVpce":"vpce-1"}`:                                                           Warn,
+		`"StringEquals":{"aws:PrincipalOrgID":"o-1"},"StringLikeIfExists":{"aws:userid":"*:dev-monitoring-*"}`: Warn,
+	} {
+		var r Runner
+		r.Add(Permission(rolePolicies(t, []string{`{"Statement":[{"Action":"aps:*","Effect":"Allow","Resource":"*","Condition":{` +
+			condition + `}}]}`}), "", destination, NewFix("sync")))
+		if _, found := r.Doubt(Write, About{}); !found {
+			t.Errorf("%s is no doubt about a write", condition)
+		}
+		r.Add(Passed(Write, About{}, ""))
+		if f := r.findings[0]; f.Status != want {
+			t.Errorf("%s: %s: %s", condition, f.Status, f.Message)
+		}
+	}
+}
+
+// A write does not prove the right to query.
+func TestLiftOfQueries(t *testing.T) {
+	both := destination
+	both.Access = []policy.Access{policy.AccessWrite, policy.AccessQuery}
+	allow := func(actions, condition string) string {
+		return `{"Action":` + actions + `,"Effect":"Allow","Resource":"*","Condition":{` + condition + `}}`
+	}
+	const org = `"StringEquals":{"aws:PrincipalOrgID":"o-1"}`
+	for document, want := range map[string]ID{
+		`{"Statement":[` + allow(`"aps:RemoteWrite"`, "") + "," + allow(`"aps:*"`, org) + `]}`:                     Read,
+		`{"Statement":[` + allow(`["aps:Query*","aps:Get*"]`, "") + "," + allow(`["aps:RemoteWrite"]`, org) + `]}`: Write,
+	} {
+		if f := Permission(rolePolicies(t, []string{document}), "", both, NewFix("sync")); f.Proof != want {
+			t.Errorf("%s is proven by %q: %s", document, f.Proof, f.Message)
 		}
 	}
 }
