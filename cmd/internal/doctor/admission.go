@@ -130,10 +130,11 @@ func (x *runner) refusedSample(
 	if by, text, plausible := audit.Blame(refusal.Error()); plausible && plain == nil {
 		return failed(fitSidecar(), "the pod is refused with the sidecar, and admitted without it: %s refuses it: %s", by, text)
 	}
-	fix := check.NewFix("let the namespace admit a pod with the service account: this one is refused, with or without ampbridge")
 	if m := silentWebhook.FindStringSubmatch(refusal.Error()); m != nil {
-		fix = check.NewFix("let the webhook " + m[1] + ", which is not ampbridge's, answer the API server, or remove its registration")
+		return failed(check.NewFix("let the webhook "+m[1]+", which is not ampbridge's, answer the API server, or remove its registration"),
+			"the pod is refused: %v", refusal)
 	}
+	fix := check.NewFix("let the namespace admit a pod with the service account: this one is refused, with or without ampbridge")
 	pods, err := x.prometheusPods(ctx, s)
 	running := err == nil && slices.ContainsFunc(pods, func(p *runningPod) bool { return p.mark.Policy != "" })
 	if plain != nil && running {

@@ -33,6 +33,8 @@ func TestRefusedSample(t *testing.T) {
 			"with or without ampbridge"},
 		{"a webhook of others does not answer", silent, errors.New(silent), nil, check.Fail, "the pod is refused",
 			"let the webhook validate.kyverno.svc-fail"},
+		{"a webhook of others does not answer any more", silent, errors.New(silent), []corev1.Pod{*injected}, check.Fail,
+			"the pod is refused", "let the webhook validate.kyverno.svc-fail"},
 	} {
 		x := runnerOn(t, map[string]any{"/api/v1/namespaces/m/pods": corev1.PodList{Items: c.running}})
 		s := &subject{Subject: policy.Subject{Namespace: "m", ServiceAccount: "p"}}
