@@ -39,7 +39,7 @@ func (w *warnings) HandleWarningHeader(_ int, _, text string) {
 	w.texts = append(w.texts, text)
 }
 
-// dryRun creates a Prometheus pod that is admitted but not stored.
+// dryRun creates a Prometheus pod in a dry run, and judges whether it is admitted and injected.
 func (x *runner) dryRun(ctx context.Context, s *subject) check.Finding {
 	collected := &warnings{}
 	config := rest.CopyConfig(x.cluster.config)
@@ -76,7 +76,7 @@ func (x *runner) dryRun(ctx context.Context, s *subject) check.Finding {
 			return failed(fixAltered, "the pod was injected, and then another webhook changed it: %s", change)
 		}
 		if missing := x.missing(s, m); len(missing) > 0 {
-			return failed(check.NewFix("let the webhook read the policy: it applies a changed one within about a minute; else see its log",
+			return failed(check.NewFix("wait about a minute, until the webhook has read the changed policy; if it does not read it, see its log",
 				x.reachWebhook().Commands...), "injected, for %s, and not for %s: the webhook has another version of the policy",
 				strings.Join(m.Destinations, ", "), strings.Join(missing, ", "))
 		}
@@ -106,7 +106,7 @@ func (x *runner) otherRevision(ctx context.Context) string {
 		revision([]byte(found[0].Text)), x.System, found[0].ConfigMap, x.source.file, x.checks.Head.PolicyRevision)
 }
 
-// reachWebhook is the fix for a webhook that the API server does not reach.
+// reachWebhook returns the fix for a webhook that the API server cannot reach.
 func (x *runner) reachWebhook() check.Fix {
 	return check.NewFix(
 		"let the API server reach the webhook: check the webhook's log, and whether the API server may connect to its pods "+
@@ -138,7 +138,7 @@ func (x *runner) refusedSample(
 	pods, err := x.prometheusPods(ctx, s)
 	running := err == nil && slices.ContainsFunc(pods, func(p *runningPod) bool { return p.mark.Policy != "" })
 	if plain != nil && running {
-		// The user's own pods are admitted and injected: only the sample breaks the rule.
+		// The user's own pods are admitted and injected, so only the sample breaks a rule.
 		f := warned(fix, "doctor's sample pod is refused, with or without ampbridge, and the next pod may be: %v", refusal)
 		f.Proof = check.Pods
 		return f

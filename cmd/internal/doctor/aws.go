@@ -32,12 +32,12 @@ type caller struct {
 	config  aws.Config
 	account string
 	arn     string
-	// missing is why there is none, and fix what to do; empty: there is one.
+	// missing is why there is no identity, and fix is what to do about it; empty: there is one.
 	missing string
 	fix     check.Fix
 }
 
-// callerIdentity finds the SDK's usual credentials.
+// callerIdentity returns the identity of the credentials that the SDK finds on this machine.
 func callerIdentity(ctx context.Context, region string) caller {
 	cfg, err := awsclient.Config(ctx, config.WithDefaultRegion(region))
 	if err != nil {
@@ -68,7 +68,7 @@ func callerIdentity(ctx context.Context, region string) caller {
 
 var logIn = check.NewFix("log in to AWS, or name a profile that is logged in (AWS_PROFILE)", check.Command{"aws", "sso", "login"})
 
-// noAnswerText begins the text of a refusal without an answer.
+// noAnswerText is the start of a refusal's text if AWS did not answer.
 const noAnswerText = "no answer: "
 
 // refusal returns AWS's error, or why AWS did not answer.
@@ -89,8 +89,8 @@ func refusal(err error) check.Refusal {
 	return r
 }
 
-// checkAWS checks provider, roles and workspaces, and then gets a session and writes
-// a sample as a pod does.
+// checkAWS checks the provider, the roles and the workspaces. Then it gets a session and
+// writes a sample, as a pod does.
 func (x *runner) checkAWS(ctx context.Context) {
 	me := callerIdentity(ctx, x.policy.Destinations[0].Workspace.Region)
 	inspectors := map[string]*awsiam.Inspector{}
@@ -130,13 +130,14 @@ func (x *runner) managed(d policy.Destination) bool {
 	return x.policy.Trust.Manage == policy.ManageRoles && d.Role.IsZero()
 }
 
-// target returns the account of a destination's role.
+// target returns the account of a destination's role, with the ARN of the cluster's provider in it.
 func (x *runner) target(d policy.Destination) plan.Target {
 	role := x.policy.Role(d)
 	return plan.Target{Account: role.Account, Region: d.Workspace.Region, Provider: x.issuer.ProviderARN(role.Partition, role.Account)}
 }
 
-// checkAccount returns nil if the account cannot be read.
+// checkAccount checks an account and the cluster's provider in it. It returns nil if the
+// account cannot be read.
 func (x *runner) checkAccount(ctx context.Context, me caller, d policy.Destination) *awsiam.Inspector {
 	target := x.target(d)
 	about := check.About{Account: target.Account}
@@ -176,7 +177,7 @@ func (x *runner) provider(ctx context.Context, i *awsiam.Inspector, target plan.
 	if found != nil {
 		state = check.ProviderState{Exists: true, URL: found.URL, Audiences: found.Audiences, Thumbprints: found.Thumbprints}
 	} else if state.Others, err = i.Providers(ctx); err != nil {
-		// The list only makes the fix more exact.
+		// The other providers only make the fix more exact.
 		state.Others = nil
 	}
 	fix := x.syncFix()
@@ -198,7 +199,7 @@ func (x *runner) provider(ctx context.Context, i *awsiam.Inspector, target plan.
 	return check.Provider(target.Provider, x.policy.Token.Audience, state, x.published, fix)
 }
 
-// checkRole checks a role and its documents.
+// checkRole checks a role and its trust, permission and boundary documents.
 func (x *runner) checkRole(ctx context.Context, i *awsiam.Inspector, r destinationRole) {
 	arn, d, about := r.arn, r.destination, r.about
 	if i == nil {
@@ -218,9 +219,9 @@ func (x *runner) checkRole(ctx context.Context, i *awsiam.Inspector, r destinati
 		case role.ARN != arn:
 			f := failed(
 				check.NewFix("rename the destination, delete that role, or set it as the destination's role"),
-				"%s has the same name, and names are unique across paths: %s does not exist",
-				role.ARN,
+				"%s does not exist: %s has the same name in another path, and a name is unique in its account",
 				arn,
+				role.ARN,
 			).Comparing("ARN", arn.String(), role.ARN.String())
 			role = nil
 			return f
@@ -228,7 +229,7 @@ func (x *runner) checkRole(ctx context.Context, i *awsiam.Inspector, r destinati
 		if !x.managed(d) {
 			note := ""
 			if wanted := time.Duration(x.policy.Session.Duration); role.MaxSession > 0 && role.MaxSession < wanted {
-				// The sidecar then takes sessions of an hour by itself.
+				// This is no fault: the sidecar then requests sessions of one hour.
 				note = fmt.Sprintf("; it allows sessions of %s, and session.duration is %s", check.Span(role.MaxSession), check.Span(wanted))
 			}
 			return passed("%s%s", arn, note)
@@ -284,7 +285,7 @@ func (x *runner) owner() string {
 	return policy.Owner(x.policy.Cluster.Name, x.issuer)
 }
 
-// foreignRole returns a failure if sync did not create the role: then it never changes it.
+// foreignRole returns a failure if sync did not create the role, because sync never changes such a role.
 func (x *runner) foreignRole(role *plan.Role) (check.Finding, bool) {
 	switch owner := role.Tags[plan.TagOwner]; {
 	case x.owner() == "" || owner == x.owner():
@@ -316,7 +317,7 @@ func (x *runner) boundary(ctx context.Context, i *awsiam.Inspector, role *plan.R
 	return check.Bounds(state, wanted, d, x.syncFix(), x.source.bootstrap(role.ARN.Account))
 }
 
-// foreign returns why the caller cannot ask about a workspace; empty: it can.
+// foreign returns why the caller cannot read a workspace; empty: the caller can.
 func (me caller) foreign(d policy.Destination) string {
 	if me.missing == "" && me.account != d.Workspace.Account {
 		return fmt.Sprintf("these credentials are for account %s, the workspace is in %s", me.account, d.Workspace.Account)
@@ -324,8 +325,8 @@ func (me caller) foreign(d policy.Destination) string {
 	return me.missing
 }
 
-// checkWorkspace and checkQuery use the caller's own credentials: a writer's role may not
-// read.
+// checkWorkspace and checkQuery use the caller's own credentials, because a writer's role may
+// not read.
 func (x *runner) checkWorkspace(ctx context.Context, me caller, d policy.Destination) {
 	about := check.About{Destination: d.Name}
 	if reason := me.foreign(d); reason != "" {
@@ -359,7 +360,7 @@ func describeWorkspace(ctx context.Context, me caller, d policy.Destination) che
 		case r.Status == http.StatusNotFound, r.Code == "InvalidSignatureException":
 			return failed(elsewhere, "there is no %s in %s of account %s: %s", d.Workspace.ID(), d.Workspace.Region, d.Workspace.Account, r)
 		default:
-			return skipped("it cannot be described: %s", r)
+			return skipped("the workspace cannot be described: %s", r)
 		}
 	}
 	if got := aws.ToString(out.Workspace.Arn); got != d.Workspace.String() {

@@ -47,7 +47,7 @@ func connect(path string, overrides kube.Overrides) (*cluster, error) {
 	return &cluster{config, client}, err
 }
 
-// checkCluster connects, and reads the policy.
+// checkCluster connects to the cluster and reads the policy.
 func (x *runner) checkCluster(ctx context.Context) {
 	x.checks.Head.Context = kube.Context(x.Kubeconfig, x.Overrides)
 	var c *cluster
@@ -74,14 +74,14 @@ func (x *runner) checkCluster(ctx context.Context) {
 		return
 	}
 	if x.cluster == nil {
-		x.checks.Skip(check.About{}, "no cluster to read it from: pass its file with --policy", check.Policy)
+		x.checks.Skip(check.About{}, "there is no cluster to read the policy from: pass its file with --policy", check.Policy)
 		return
 	}
 	x.checks.Run(check.Policy, check.About{}, func() check.Finding { return x.installedPolicy(ctx) })
 }
 
-// noConnection judges a kubeconfig that names no cluster. A cluster that is named wrongly
-// is a failure. Without any, the checks of AWS still run.
+// noConnection judges the error of a kubeconfig without a usable cluster. If the kubeconfig
+// names no cluster, the check is skipped, and the checks of AWS still run.
 func noConnection(err error) check.Finding {
 	fix := check.NewFix("name an existing kubeconfig (--kubeconfig, $KUBECONFIG), and one of its contexts (--context)",
 		check.Command{"kubectl", "config", "get-contexts"})
@@ -96,7 +96,7 @@ func noAnswer(host string, err error) check.Finding {
 	logIn := check.NewFix("log in to the cluster again, or use a kubeconfig with credentials that the API server accepts",
 		check.Command{"kubectl", "auth", "whoami"})
 	if call := (*url.Error)(nil); errors.As(err, &call) {
-		err = call.Err // without the address, which is the host's
+		err = call.Err // the message names the host already
 	}
 	var untrusted *tls.CertificateVerificationError
 	switch {
@@ -106,7 +106,7 @@ func noAnswer(host string, err error) check.Finding {
 		return failed(logIn, "the kubeconfig's command gives no credentials for %s: %s", host, firstLine(err))
 	case errors.As(err, &untrusted):
 		return failed(check.NewFix("use the kubeconfig that the cluster's administrator or cloud gives: its "+
-			"certificate-authority-data is another cluster's, or a proxy is in between"),
+			"certificate-authority-data belongs to another cluster, or a proxy is in between"),
 			"the kubeconfig does not trust the certificate of %s: %v", host, err)
 	}
 	return failed(
@@ -171,7 +171,7 @@ func (c *cluster) issuer(ctx context.Context) (policy.Issuer, error) {
 	if err != nil {
 		return "", err
 	}
-	// As text: an issuer that AWS could not register is a finding, not an error.
+	// The issuer is read as text, because one that AWS could not register is a finding, not an error.
 	var document struct {
 		Issuer string `json:"issuer"`
 	}
@@ -179,7 +179,7 @@ func (c *cluster) issuer(ctx context.Context) (policy.Issuer, error) {
 	return policy.Issuer(document.Issuer), err
 }
 
-// namespace returns an empty object with an error.
+// namespace returns a namespace, or an empty object and the error.
 func (c *cluster) namespace(ctx context.Context, name string) (corev1.Namespace, error) {
 	ns, err := c.client.CoreV1().Namespaces().Get(ctx, name, metav1.GetOptions{})
 	if err != nil {
@@ -256,15 +256,15 @@ func (x *runner) namespaceFinding(ctx context.Context, name string, ns corev1.Na
 	case apierrors.IsNotFound(err):
 		fix := check.NewFix("create the namespace and label it", check.Command{"kubectl", "create", "namespace", name}, label)
 		near := x.nearNamespaces(ctx, name)
-		if near != "" { // no command: to create a mistyped namespace would hide the mistake
+		if near != "" { // no command, because creating a mistyped namespace would hide the mistake
 			fix = check.NewFix("correct the namespace in the grant of the policy, or the flag --namespace; or create it and label it")
 		}
 		return failed(fix, "namespace %s does not exist%s", name, near)
 	case err != nil:
 		return skipped("namespace %s cannot be read: %v", name, err)
 	case ns.DeletionTimestamp != nil:
-		return failed(check.NewFix("wait until it is deleted, or see what keeps it", check.Command{"kubectl", "describe", "namespace", name}),
-			"namespace %s is being deleted since %s", name, ns.DeletionTimestamp.UTC().Format(time.RFC3339))
+		return failed(check.NewFix("wait until the namespace is deleted, or find out what blocks the deletion", check.Command{"kubectl", "describe", "namespace", name}),
+			"namespace %s has been terminating since %s", name, ns.DeletionTimestamp.UTC().Format(time.RFC3339))
 	case slices.Contains([]string{metav1.NamespaceSystem, metav1.NamespacePublic, corev1.NamespaceNodeLease, x.System}, name):
 		return failed(check.NewFix("run Prometheus in another namespace"),
 			"the webhook is never called for pods in namespace %s, whatever its label is", name)
@@ -277,7 +277,7 @@ func (x *runner) namespaceFinding(ctx context.Context, name string, ns corev1.Na
 		)
 	case value != string(policy.InjectionEnabled) && value != string(policy.InjectionAnnotated):
 		return failed(
-			check.NewFix("write enabled, or annotated", label),
+			check.NewFix("set the label to enabled or annotated", label),
 			"the label %s of namespace %s is %q",
 			policy.LabelInjection,
 			name,
@@ -310,7 +310,7 @@ func serviceAccountFinding(s policy.Subject, labels, annotations map[string]stri
 	case apierrors.IsNotFound(err):
 		return failed(
 			check.NewFix(
-				"create it, or grant the one that Prometheus uses",
+				"create the service account, or name the one that Prometheus uses in the grant",
 				check.Command{"kubectl", "create", "serviceaccount", s.ServiceAccount, "--namespace", s.Namespace},
 			),
 			"service account %s does not exist in namespace %s",
@@ -329,7 +329,7 @@ func serviceAccountFinding(s policy.Subject, labels, annotations map[string]stri
 		)
 	case value != "" && value != "true":
 		return failed(
-			check.NewFix("write true or false", annotate("=true")),
+			check.NewFix("set the annotation to true or false", annotate("=true")),
 			"annotation %s of %s/%s is %q",
 			policy.AnnotationInject,
 			s.Namespace,
@@ -350,15 +350,15 @@ func serviceAccountFinding(s policy.Subject, labels, annotations map[string]stri
 	return passed("the service account exists")
 }
 
-// grantFinding asks the policy as the webhook does. It also returns the granted
-// destinations.
+// grantFinding asks the policy for a decision, as the webhook does. It also returns the
+// granted destinations.
 func grantFinding(
 	p *policy.Policy,
 	s policy.Subject,
 	labels, annotations map[string]string,
 	source policySource,
 ) (check.Finding, []policy.Destination) {
-	// Earlier checks judge the label and the annotation. Here they count as right.
+	// Earlier checks judge the label and the annotation. This one assumes that they allow injection.
 	injection := policy.Injection(labels[policy.LabelInjection])
 	if injection != policy.InjectionAnnotated {
 		injection = policy.InjectionEnabled

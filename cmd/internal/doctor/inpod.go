@@ -30,11 +30,11 @@ func environment(entries []string) map[string]string {
 }
 
 // inPod checks the pod that doctor runs in. In the sidecar's container it uses the
-// sidecar config, else the environment.
+// sidecar config. In any other container it uses AWS's environment variables.
 func (x *runner) inPod(ctx context.Context, env map[string]string) {
 	given, err := readSidecarConfig(env)
 	if err != nil {
-		x.checks.Add(check.Failed(check.Identity, check.About{}, check.NewFix("run it in the container "+
+		x.checks.Add(check.Failed(check.Identity, check.About{}, check.NewFix("run doctor in the container "+
 			"ampbridge-config of an injected pod, or set AWS_ROLE_ARN, AWS_WEB_IDENTITY_TOKEN_FILE and AWS_REGION"), "%v", err))
 		return
 	}
@@ -86,13 +86,13 @@ func (x *runner) inPod(ctx context.Context, env map[string]string) {
 	}
 }
 
-// sidecarConfig is the configuration that a pod has.
+// sidecarConfig is what a pod needs to get its sessions.
 type sidecarConfig struct {
 	cluster      string
 	token        string
 	sts          policy.STS
 	destinations []podDestination
-	// config is what the webhook told the sidecar; nil: this is not its container.
+	// config is the config that the webhook gave the sidecar; nil: doctor runs in another container.
 	config *sidecarconfig.Config
 }
 
@@ -102,7 +102,8 @@ type podDestination struct {
 	// url is the remote_write address; empty: it is not known here.
 	url string
 	amp sidecarconfig.AMP
-	// readOnly and queries are the destination's access; zero: a sidecar's, which writes.
+	// readOnly and queries are the destination's access; false: it is the destination of a
+	// sidecar, which only writes.
 	readOnly, queries bool
 }
 
@@ -156,7 +157,7 @@ func readSidecarConfig(env map[string]string) (sidecarConfig, error) {
 	}, nil
 }
 
-// readToken reads the pod's token. It returns no token that AWS would refuse.
+// readToken reads the pod's token. The returned token is empty if AWS would refuse it.
 func readToken(path string, want check.WantedToken, now time.Time) (string, check.Claims, check.Finding) {
 	text, err := os.ReadFile(path)
 	switch {
@@ -255,8 +256,8 @@ func (x *runner) fromPod(ctx context.Context, given sidecarConfig, d podDestinat
 	})
 }
 
-// known completes the destination of a pod that has nothing but AWS's variables, by the
-// policy: it is the one whose role the pod has.
+// known completes the destination of a pod that has only AWS's variables. It finds the
+// destination in the policy by the pod's role.
 func (x *runner) known(d podDestination, claims check.Claims) podDestination {
 	subject, err := policy.ParseSubject(claims.Subject)
 	if err != nil {
@@ -305,7 +306,7 @@ func (x *runner) ownSidecar(ctx context.Context, given sidecarConfig) {
 	})
 }
 
-// loopback reads a page of a program in the same pod, whose certificate names a Service.
+// loopback reads a page of a program in the same pod.
 func loopback(ctx context.Context, url string) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
 	defer cancel()
@@ -315,7 +316,8 @@ func loopback(ctx context.Context, url string) (string, error) {
 	}
 	client := &http.Client{Transport: &http.Transport{
 		DisableKeepAlives: true,
-		// The server is in the same pod, and nothing secret is sent to it.
+		// The certificate names a Service, not the loopback address. The server is in the same
+		// pod, and nothing secret is sent to it.
 		TLSClientConfig: &tls.Config{MinVersion: tls.VersionTLS12, InsecureSkipVerify: true}, //nolint:gosec // see above
 	}}
 	response, err := client.Do(request)

@@ -27,9 +27,9 @@ const (
 	maxDocument = 1 << 20
 )
 
-// readIssuer reads discovery document and keys as AWS does: over https, without
-// credentials. It verifies the token with the keys, if there is one, and sends
-// it nowhere.
+// readIssuer reads the discovery document and the keys as AWS does: over https, without
+// credentials. If there is a token, it verifies the token's signature with the keys. It does
+// not send the token to the issuer.
 func readIssuer(ctx context.Context, issuer policy.Issuer, token string) check.Published {
 	p := check.Published{Public: true}
 	r := issuerReader{roots: nil}
@@ -83,13 +83,14 @@ func signed(token string, keys jose.JSONWebKeySet) (ok bool, other string) {
 	return false, other
 }
 
-// issuerReader reads from an issuer with a certificate of a public CA. It also
-// trusts the last certificate of a private chain: AWS trusts that one by its
+// issuerReader reads documents of an issuer with a certificate of a public CA. It also trusts
+// the last certificate of a private chain, because AWS trusts that certificate by its
 // thumbprint.
 type issuerReader struct {
+	// roots has the last certificate of a private chain; nil: the chain is public.
 	roots      *x509.CertPool
 	thumbprint string
-	// answered is true if the last request got an answer of HTTP.
+	// answered is true if the last request got an HTTP response.
 	answered bool
 }
 

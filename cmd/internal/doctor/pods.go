@@ -25,12 +25,12 @@ import (
 	"github.com/ampbridge/ampbridge/webhook/inject"
 )
 
-// runningPod is a Prometheus pod, or one of another program that the pod names.
+// runningPod is a pod of Prometheus, or of another program that an annotation of the pod names.
 type runningPod struct {
 	*corev1.Pod
-	// container is its Prometheus, or the first that the pod names; nil: it is not clear.
+	// container is the container of that program; nil: doctor does not know which one it is.
 	container *corev1.Container
-	// mark is what the pod was given; zero: it is not injected.
+	// mark is the webhook's record of what it added; zero: the pod is not injected.
 	mark inject.Injected
 	// config is the sidecar config; nil: the pod is not injected.
 	config *sidecarconfig.Config
@@ -65,10 +65,10 @@ func (x *runner) checkPods(ctx context.Context) {
 		}
 	}
 	if checked == 0 && optedOut > 0 {
-		// Else a report without any flow would be a success.
+		// Without these findings, a report that proves no flow at all would be a success.
 		x.checks.Skip(check.About{}, "every Prometheus pod opted out", ids...)
 	}
-	// A wildcard also covers service accounts of other programs.
+	// A wildcard also covers service accounts of other programs. They need no Prometheus pod.
 	for _, s := range none {
 		const message = "no Prometheus pod of this service account is running"
 		if other := x.otherPrometheus(ctx, s); s.named && other != nil {
@@ -120,8 +120,8 @@ func (x *runner) unlikePrometheus(ctx context.Context, s *subject) string {
 		list.Items[0].Name, policy.AnnotationContainer)
 }
 
-// running returns a field selector for the pods that have not ended, of a service account;
-// nil: of any.
+// running returns a field selector for the pods of a service account that have not ended;
+// nil: of any service account.
 func running(account *string) string {
 	selectors := []fields.Selector{
 		fields.OneTermNotEqualSelector("status.phase", string(corev1.PodSucceeded)),
@@ -159,7 +159,7 @@ func (x *runner) checkPod(ctx context.Context, s *subject, pod *runningPod) {
 	switch pod.mark.Mode {
 	case policy.ModeIdentity:
 		x.checks.Exclude(pod.about, "mode identity has no sidecar: the program itself gets its sessions from STS, and its own metrics and log "+
-			"tell of its writes", check.Identity, check.Sidecar, check.Flow)
+			"show its writes", check.Identity, check.Sidecar, check.Flow)
 		return
 	case policy.ModeRelay:
 		x.checks.Exclude(pod.about, "mode relay: no AWS variable is added", check.Identity)
@@ -205,13 +205,13 @@ func (x *runner) checkPod(ctx context.Context, s *subject, pod *runningPod) {
 			func(problem string) check.Finding { return x.relayFlow(ctx, pod, problem) })
 	})
 	if flows && kube.SidecarPort(pod.Pod) == "" {
-		x.checks.Prove(check.Sidecar, pod.about, "the sidecar serves no status here, as on the host's network; AMP takes the pod's samples, "+
-			"so its session is valid and the block is served")
+		x.checks.Prove(check.Sidecar, pod.about, "the sidecar serves no status in this pod, for example because it is on the host's network; AMP "+
+			"accepts the pod's samples, so its session is valid and the block is served")
 	}
 }
 
-// leftOut returns the names of the blocks that the sidecar leaves out, because Prometheus's own
-// configuration writes to the workspace.
+// leftOut returns the names of the blocks that the sidecar leaves out because Prometheus's own
+// configuration already writes to their workspaces.
 func (x *runner) leftOut(ctx context.Context, pod *runningPod) []string {
 	status, err := kube.SidecarStatus(ctx, x.cluster.client.CoreV1(), pod.Pod)
 	if err != nil {
@@ -226,8 +226,8 @@ func (x *runner) leftOut(ctx context.Context, pod *runningPod) []string {
 	return names
 }
 
-// queues reads Prometheus's metrics: from Prometheus itself, or else from the sidecar,
-// which also reads one that listens only on a loopback address.
+// queues reads the metrics of Prometheus's queues. If Prometheus does not answer, for example
+// because it listens only on a loopback address, queues reads them through the sidecar.
 func (x *runner) queues(ctx context.Context, pod *runningPod) (string, error) {
 	text, err := x.prometheus(ctx, pod, "/metrics")
 	if err == nil {
@@ -250,7 +250,7 @@ func (x *runner) relayFlow(ctx context.Context, pod *runningPod, problem string)
 	return check.RelayFlow(status, problem)
 }
 
-// checkSidecar checks the pod's sidecar.
+// checkSidecar checks whether the pod's sidecar runs and what its status shows.
 func (x *runner) checkSidecar(ctx context.Context, pod *runningPod) {
 	if pod.config == nil {
 		x.checks.Skip(pod.about, "the config of the sidecar cannot be read", check.Sidecar)
@@ -274,7 +274,7 @@ func (x *runner) checkSidecar(ctx context.Context, pod *runningPod) {
 	})
 }
 
-// blocks are those that the sidecar serves.
+// blocks returns the remote_write blocks that the sidecar serves.
 func blocks(c sidecarconfig.Config) []policy.Block {
 	var list []policy.Block
 	for _, d := range c.Destinations {
@@ -301,8 +301,8 @@ func checkConfig(pod *runningPod) check.Command {
 // flowEvery is the pause between two reads of Prometheus's metrics.
 const flowEvery = 2 * time.Second
 
-// flow reads Prometheus's metrics, once if that is enough, else repeatedly for as
-// long as a queue may take. instead judges where they cannot be read.
+// flow judges the writes by Prometheus's metrics. It reads them again until the finding is
+// final. If they cannot be read, instead returns the finding.
 func (x *runner) flow(
 	ctx context.Context,
 	blocks []policy.Block,
@@ -344,7 +344,7 @@ func (x *runner) prometheusPods(ctx context.Context, s *subject) ([]*runningPod,
 	for i := range list.Items {
 		pod := &list.Items[i]
 		name, ok := prometheusContainer(pod)
-		if !ok || pod.DeletionTimestamp != nil { // a terminating pod has been replaced
+		if !ok || pod.DeletionTimestamp != nil { // a terminating pod is no longer of interest
 			continue
 		}
 		mark, marked := markOf(pod)
@@ -363,8 +363,8 @@ func (x *runner) prometheusPods(ctx context.Context, s *subject) ([]*runningPod,
 	return found, nil
 }
 
-// markOf returns what the pod was given; false: it is not injected, or its mark cannot be
-// read.
+// markOf returns the webhook's record of what it added to the pod; false: there is none, or it
+// cannot be read.
 func markOf(pod *corev1.Pod) (m inject.Injected, ok bool) {
 	text, marked := pod.Annotations[inject.AnnotationInjected]
 	return m, marked && json.Unmarshal([]byte(text), &m) == nil
@@ -421,7 +421,7 @@ func (x *runner) injected(ctx context.Context, s *subject, pod *runningPod) chec
 	}
 	if pod.config == nil && pod.mark.Mode != policy.ModeIdentity {
 		if e, refused := x.openFor(ctx, pod.Pod); refused {
-			return failed(fitSidecar(), "it runs without the sidecar since its workload's pods with it were refused by %s: %s", e.By, e.Message)
+			return failed(fitSidecar(), "it runs without the sidecar, because %s refused the pods of its workload with the sidecar: %s", e.By, e.Message)
 		}
 		if f := x.candidate(s, pod.Pod); f.Status == check.Fail {
 			return f // a restart would not help
@@ -438,7 +438,7 @@ func (x *runner) injected(ctx context.Context, s *subject, pod *runningPod) chec
 	if err != nil {
 		return skipped("%v", err)
 	}
-	// The pod's own annotations and its workload count, as for the webhook.
+	// The webhook also considers the pod's own annotations and its workload.
 	if d := x.policy.Decide(policy.Request{
 		Namespace: s.Namespace, Injection: policy.InjectionEnabled, ServiceAccount: s.ServiceAccount, Prometheus: true,
 		PodAnnotations: pod.Annotations, Workload: inject.Workload(converted),
@@ -472,7 +472,7 @@ func rollout(pod *corev1.Pod) check.Command {
 		}
 		kind, name := strings.ToLower(o.Kind), o.Name
 		if kind == "replicaset" {
-			// A Deployment's ReplicaSet has its name and a hash.
+			// The name of its ReplicaSet is the Deployment's name, a dash and a hash.
 			if i := strings.LastIndexByte(name, '-'); i > 0 {
 				kind, name = "deployment", name[:i]
 			}
@@ -517,8 +517,8 @@ func (x *runner) identity(ctx context.Context, pod *runningPod, configs []string
 	return finding
 }
 
-// givenConfigs returns the configurations in the pod's ConfigMaps, which Prometheus
-// may not have applied.
+// givenConfigs returns the configurations in the pod's ConfigMaps. Prometheus may not have
+// loaded them yet.
 func (x *runner) givenConfigs(ctx context.Context, pod *runningPod) []string {
 	var found []string
 	for _, v := range pod.Spec.Volumes {
@@ -538,8 +538,8 @@ func (x *runner) givenConfigs(ctx context.Context, pod *runningPod) []string {
 	return found
 }
 
-// loadedConfig returns the configuration that Prometheus applied; empty: it cannot be
-// read. Prometheus hides the secrets in it.
+// loadedConfig returns the configuration that Prometheus has loaded; empty: it cannot be
+// read. Prometheus itself removes the secrets from it.
 func (x *runner) loadedConfig(ctx context.Context, pod *runningPod) string {
 	text, err := x.prometheus(ctx, pod, "/api/v1/status/config")
 	if err != nil {
@@ -567,7 +567,8 @@ func (x *runner) prometheus(ctx context.Context, pod *runningPod, path string) (
 	if err == nil || !at.TLS {
 		return text, err
 	}
-	// A web configuration may ask for TLS, and prometheus-operator's always has one.
+	// Prometheus's web configuration may require TLS. prometheus-operator always adds such a file,
+	// so TLS is possible wherever it runs.
 	text, secure := x.proxied(ctx, pod, "https", port, at.Prefix+path)
 	if secure != nil {
 		return "", fmt.Errorf("by http: %w; by https: %w", err, secure)

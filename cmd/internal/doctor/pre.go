@@ -19,17 +19,16 @@ import (
 	"github.com/ampbridge/ampbridge/webhook/registration"
 )
 
-// notYet is why checks are excluded before the installation.
+// notYet is the reason for excluding checks before the installation.
 const notYet = "not checked before the installation (--pre)"
 
 // oldestKubernetes is the chart's kubeVersion: native sidecars are on by default since
 // 1.29, and match conditions of webhooks are stable since 1.30.
 var oldestKubernetes = version.MustParseGeneric("1.30")
 
-// beforeInstallation checks what an installation needs: it runs the checks that depend on
-// nothing that the installation makes. The checks of the webhook, the provider and the
-// role ask whether they can be made, and the check of the pods whether they would be
-// injected.
+// beforeInstallation checks what an installation needs. The checks of the registration, the
+// provider and the role report whether these can be created. The check of the pods reports
+// whether they would be injected. Checks that need an installation are excluded.
 func (x *runner) beforeInstallation(ctx context.Context) {
 	if !x.start(ctx) {
 		x.checks.Complete(x.noPolicy())
@@ -79,13 +78,13 @@ type chartResource struct {
 	group, name string
 	// cluster is true if its objects are in no namespace.
 	cluster bool
-	// further verbs beside those of every resource.
+	// further are verbs that only this resource needs.
 	further []string
 }
 
-// chartResources are those of the chart's objects, without those of optional APIs
-// (cert-manager, the Prometheus operator) and those that are off by default (NetworkPolicy,
-// CronJob). Helm keeps its releases in Secrets.
+// chartResources are the resources of the chart's objects. They do not include resources of
+// optional APIs (cert-manager, the Prometheus operator) and resources that are off by default
+// (NetworkPolicy, CronJob). Helm keeps its releases in Secrets.
 var chartResources = []chartResource{
 	{group: "admissionregistration.k8s.io", name: "mutatingwebhookconfigurations", cluster: true},
 	{group: "admissionregistration.k8s.io", name: "validatingwebhookconfigurations", cluster: true},
@@ -104,8 +103,8 @@ var chartResources = []chartResource{
 	{name: "services"},
 }
 
-// installVerbs are what Helm does with every object, to install the chart, to upgrade it and
-// to uninstall it.
+// installVerbs are the verbs that Helm needs for every object, to install, upgrade and
+// uninstall the chart.
 var installVerbs = []string{"create", "get", "patch", "delete"}
 
 // may asks the API server whether the caller has a right.
@@ -122,7 +121,7 @@ func (x *runner) may(ctx context.Context, right authorizationv1.ResourceAttribut
 // deniedRights returns the rights on the chart's objects that the caller lacks, such as
 // "create clusterroles, clusterrolebindings".
 func (x *runner) deniedRights(ctx context.Context) (denied []string, err error) {
-	// Of an administrator one answer is enough.
+	// If the caller is an administrator, one answer is enough.
 	if all, err := x.may(ctx, authorizationv1.ResourceAttributes{Group: "*", Resource: "*", Verb: "*"}); err != nil || all {
 		return nil, err
 	}
@@ -193,7 +192,7 @@ func (x *runner) checkCandidates(ctx context.Context, s *subject) {
 	}
 }
 
-// candidate decides about a pod as the webhook will.
+// candidate decides about a pod as the webhook would.
 func (x *runner) candidate(s *subject, pod *corev1.Pod) check.Finding {
 	converted, err := convert(pod)
 	if err != nil {
@@ -221,7 +220,7 @@ func (x *runner) candidate(s *subject, pod *corev1.Pod) check.Finding {
 	return passed("it would be injected, for %s: %s", strings.Join(mark.Destinations, ", "), mark)
 }
 
-// checkEmptyAccount checks the account for what sync makes in it.
+// checkEmptyAccount checks whether sync can create its provider and roles in the account.
 func (x *runner) checkEmptyAccount(ctx context.Context, me caller, d policy.Destination) {
 	target := x.target(d)
 	about := check.About{Account: target.Account}
@@ -274,12 +273,12 @@ func (x *runner) checkEmptyAccount(ctx context.Context, me caller, d policy.Dest
 	x.checks.Run(check.Boundary, about, func() check.Finding {
 		wanted := x.policy.Boundary(x.policy.Role(d).Partition, target.Account)
 		if !x.managed(d) || wanted.IsZero() {
-			return check.Excluded("", check.About{}, "sync makes no role with a boundary here")
+			return check.Excluded("", check.About{}, "sync creates no role with a boundary in this account")
 		}
 		document, err := inspector.Document(ctx, wanted.String())
 		if err != nil {
 			return failed(
-				check.NewFix("make the permissions boundary and sync's own role: run bootstrap as an administrator of the account",
+				check.NewFix("run bootstrap as an administrator of the account: it creates the permissions boundary and sync's own role",
 					check.Command{"ampbridge", "bootstrap", "--policy", x.Policy, "--account", target.Account, "--apply"}),
 				"the permissions boundary %s cannot be read: %v",
 				wanted,
@@ -291,8 +290,8 @@ func (x *runner) checkEmptyAccount(ctx context.Context, me caller, d policy.Dest
 	})
 }
 
-// rolesToMake counts the roles of an account that sync would create. taken is a failure if one
-// of their names has a role that sync did not create.
+// rolesToMake returns the number of roles that sync would create in an account. taken is a
+// failure if a role that sync did not create has one of their names.
 func (x *runner) rolesToMake(ctx context.Context, i *awsiam.Inspector, account string) (n int, taken *check.Finding) {
 	for _, d := range x.policy.Destinations {
 		for _, r := range x.rolesOf(d) {

@@ -36,8 +36,8 @@ func (x *runner) rolesOf(d policy.Destination) []destinationRole {
 	return roles
 }
 
-// fixRole, fixTrust and fixPermission return the fix: sync does it, or else
-// commands do it for the role's administrator.
+// fixRole, fixTrust and fixPermission return the fix for a role. If sync manages the role, the
+// fix is to run sync. Otherwise it has commands for the role's administrator.
 
 func (x *runner) fixRole(r destinationRole) check.Fix {
 	if x.managed(r.destination) {
@@ -78,7 +78,7 @@ func (x *runner) fixTrust(r destinationRole, role *plan.Role, want check.WantedT
 		return fix
 	}
 	return check.NewFix(
-		"replace the trust document: statements of others stay (with Terraform: ampbridge plan -o terraform)",
+		"replace the trust document; the new one keeps the statements of others (with Terraform: ampbridge plan -o terraform)",
 		check.Command{"aws", "iam", "update-assume-role-policy",
 			"--role-name", r.arn.RoleName(), "--policy-document", want.MergeTrust(role.Trust, x.trust(r)).String()},
 	)

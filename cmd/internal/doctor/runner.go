@@ -16,7 +16,7 @@ import (
 	"github.com/ampbridge/ampbridge/policy/check"
 )
 
-// probeTimeout bounds one probe, so that what hangs is a finding.
+// probeTimeout bounds one probe, so that a probe that hangs becomes a finding.
 const probeTimeout = 20 * time.Second
 
 // runner runs the checks.
@@ -51,14 +51,14 @@ type subject struct {
 	// token is a secret: only STS gets it.
 	token  string
 	claims check.Claims
-	// sessions by destination are secrets too.
+	// sessions are the sessions by destination. They are secrets too.
 	sessions map[string]aws.CredentialsProvider
 }
 
-// noCluster is why checks of Kubernetes are skipped.
+// noCluster is the reason for skipping the checks of Kubernetes.
 const noCluster = "no cluster"
 
-// noPolicy returns why checks are skipped that need a policy, or the subjects of one.
+// noPolicy returns the reason for skipping the checks that need a policy.
 func (x *runner) noPolicy() string {
 	if x.checks.Report().Status(check.Policy) == check.Fail {
 		return "the policy is not valid"
@@ -120,11 +120,11 @@ func (x *runner) checkIssuer(ctx context.Context) {
 	if x.cluster == nil {
 		x.issuer = x.policy.Cluster.Issuer
 		if x.issuer == "" {
-			x.checks.Skip(check.About{}, "the policy does not set it, and there is no cluster", check.IssuerMatches)
+			x.checks.Skip(check.About{}, "the policy does not set cluster.issuer, and there is no cluster", check.IssuerMatches)
 			return
 		}
-		// This is enough for the checks of AWS if the API server is down.
-		x.checks.Add(check.Skipped(check.IssuerMatches, check.About{}, "doctor uses the policy's: there is no cluster to compare it with"))
+		// The policy's issuer is enough for the checks of AWS if the API server is down.
+		x.checks.Add(check.Skipped(check.IssuerMatches, check.About{}, "doctor uses the policy's issuer: there is no cluster to compare it with"))
 		return
 	}
 	x.checks.Run(check.IssuerMatches, check.About{}, func() check.Finding {
@@ -161,8 +161,8 @@ func (x *runner) checkKeys(ctx context.Context) {
 	x.checks.Run(check.SigningKeys, check.About{}, func() check.Finding { return x.keys(ctx, x.issuer, token, claims, ask) })
 }
 
-// keys reads the issuer from this machine. If that fails, AWS may still be able to read it:
-// it has another network. ask sends STS the token and returns its refusal; nil: there is no
+// keys reads the issuer from this machine. If that fails, AWS may still be able to read the
+// issuer, because AWS is in another network. ask sends STS the token and returns its refusal; nil: there is no
 // token to send.
 func (x *runner) keys(
 	ctx context.Context,
@@ -176,7 +176,7 @@ func (x *runner) keys(
 		refused := ask()
 		switch {
 		case refused == nil && !x.published.Unreached:
-			return warned(check.PublishKeys, "STS accepts the token, perhaps by keys that it read before: AWS will get this answer, too: %s",
+			return warned(check.PublishKeys, "STS accepts the token, perhaps with keys that AWS read earlier; the next time, AWS will get this answer, too: %s",
 				x.published.Problem)
 		case refused == nil:
 			return passed("AWS has read the keys: STS accepts the token (from this machine: %s)", x.published.Problem)
@@ -188,7 +188,7 @@ func (x *runner) keys(
 	return check.Keys(issuer, x.published, claims)
 }
 
-// checkSubjects finds the granted subjects, and checks each.
+// checkSubjects finds the granted subjects and checks each of them.
 func (x *runner) checkSubjects(ctx context.Context) {
 	if x.cluster == nil {
 		x.checks.Skip(check.About{}, noCluster, check.Namespace, check.ServiceAccount)
@@ -330,9 +330,9 @@ func (x *runner) forgotten(ctx context.Context, s policy.Subject) bool {
 	return err == nil
 }
 
-// chosenSubjects returns the subjects to check. With --service-account that is one. Else they
-// are the existing service accounts with a grant: those of labelled namespaces, and those that
-// a grant names. A grant that covers none of them adds all subjects that it names.
+// chosenSubjects returns the subjects to check. With --service-account that is one. Otherwise
+// they are the existing service accounts with a grant, in labelled namespaces or named by the
+// grant. A grant that covers no existing service account adds all subjects that it names.
 func (x *runner) chosenSubjects(ctx context.Context) ([]policy.Subject, error) {
 	if x.ServiceAccount != "" {
 		return x.literalSubjects(), nil
@@ -410,12 +410,12 @@ func (s policySource) bootstrap(account string) check.Fix {
 	if file == "" {
 		file = "policy.yaml"
 	}
-	return check.NewFix("run bootstrap again, as an administrator of the account: the boundary is from before the policy had "+
-		"access: [query]; what writes goes on meanwhile",
+	return check.NewFix("run bootstrap again, as an administrator of the account: the boundary is older than "+
+		"access: [query] in the policy; writes continue meanwhile",
 		check.Command{"ampbridge", "bootstrap", "--policy", file, "--account", account, "--apply"})
 }
 
-// syncFix returns the fix that runs sync, by what runs it.
+// syncFix returns the fix that runs sync. The command depends on the workload that runs it.
 func (x *runner) syncFix() check.Fix {
 	s := x.source
 	if s.file != "" {

@@ -25,12 +25,12 @@ import (
 
 const (
 	sessionName = "ampbridge-doctor"
-	// sessionSeconds is the shortest lifetime of a session in STS.
+	// sessionSeconds is the shortest lifetime that STS allows for a session.
 	sessionSeconds = 900
 )
 
-// exchange describes how to get a session: for a role, and then for a second role
-// (assumeRole) if there is one.
+// exchange describes how to get a session for a role. If there is a second role (assumeRole),
+// that session is used to get one for the second role.
 type exchange struct {
 	region           string
 	role, assumeRole policy.ARN
@@ -88,8 +88,8 @@ func static(c *types.Credentials) aws.CredentialsProvider {
 	)
 }
 
-// httpClient returns an HTTP client with a proxy and CAs of the policy; empty: the
-// environment's and the system's.
+// httpClient returns an HTTP client with the proxy and the CAs of the policy; empty: the proxy
+// of the environment and the CAs of the system.
 func httpClient(proxyURL, caBundle string) (*http.Client, error) {
 	transport := &http.Transport{
 		Proxy:             http.ProxyFromEnvironment,
@@ -243,7 +243,7 @@ func (x *runner) refusedBy(
 	if r.NoAnswer() {
 		for _, s := range x.subjects {
 			if pod := x.podWithSession(ctx, s, d); pod != "" {
-				f := skipped("this machine could not reach AMP, and whether the pods can is shown by flow: %s", r)
+				f := skipped("this machine could not reach AMP; the check flow shows whether the pods can: %s", r)
 				f.Proof = check.Flow
 				return f
 			}
@@ -269,7 +269,7 @@ func (x *runner) skipUntilFlow(id check.ID, about check.About, reason string) {
 	x.checks.Add(f)
 }
 
-// keepSession keeps a session for the write and the query.
+// keepSession keeps a session for the checks of the write and the query.
 func (s *subject) keepSession(destination string, keys aws.CredentialsProvider) {
 	if s.sessions == nil {
 		s.sessions = map[string]aws.CredentialsProvider{}

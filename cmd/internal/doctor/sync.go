@@ -58,7 +58,7 @@ func (x *runner) checkSync(ctx context.Context) {
 	})
 }
 
-// sync observes sync.
+// sync returns what the cluster shows about sync.
 func (x *runner) sync(ctx context.Context) (state check.SyncState, err error) {
 	client, chart := x.cluster.client, metav1.ListOptions{LabelSelector: kube.SyncSelector}
 	deployments, err := client.AppsV1().Deployments(x.System).List(ctx, chart)

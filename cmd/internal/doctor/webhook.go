@@ -37,7 +37,8 @@ const (
 	defaultPort int32 = 443
 	// certificateVolume is the chart's volume with a certificate that the webhook does not write.
 	certificateVolume = "tls"
-	// certificateSuffix is appended to the Service's name.
+	// certificateSuffix ends the name of the Secret with the certificate that the webhook writes. The
+	// start is the Service's name.
 	certificateSuffix = "-tls"
 )
 
@@ -60,7 +61,8 @@ func (x *runner) checkWebhook(ctx context.Context) {
 	}
 	failed := slices.ContainsFunc(some, func(f check.Finding) bool { return f.Status == check.Fail })
 	if failed && slices.ContainsFunc(some, func(f check.Finding) bool { return f.Status != check.Fail }) {
-		// What fails for one namespace must not skip the checks of the others.
+		// The Service and the certificate are checked first: a failed registration would skip
+		// them, and the registration is right for some of the namespaces.
 		x.checkServing(ctx, object)
 		x.checks.Add(some...)
 		return
@@ -133,7 +135,7 @@ func (x *runner) registration(ctx context.Context) (*admissionv1.MutatingWebhook
 	return object, passed("MutatingWebhookConfiguration %s", registration.DefaultName)
 }
 
-// registered judges what the registration does to the Prometheus pods of a subject.
+// registered judges whether the registration selects the Prometheus pods of a subject.
 func registered(object *admissionv1.MutatingWebhookConfiguration, s *subject, tokenSource string) check.Finding {
 	entry := s.entry()
 	i := slices.IndexFunc(object.Webhooks, func(w admissionv1.MutatingWebhook) bool { return w.Name == entry })
@@ -159,7 +161,7 @@ func registered(object *admissionv1.MutatingWebhookConfiguration, s *subject, to
 		}
 	}
 	if len(further) > 0 {
-		f := warned(reinstall, "match conditions decide that the chart does not have: %s", strings.Join(further, ", "))
+		f := warned(reinstall, "the registration has match conditions that the chart does not set: %s", strings.Join(further, ", "))
 		f.Proof = check.Injection
 		return f
 	}
@@ -273,7 +275,7 @@ func host(c admissionv1.WebhookClientConfig) string {
 // certificate from a connection if possible, else from the Secret.
 func (x *runner) certificate(ctx context.Context, c admissionv1.WebhookClientConfig) check.Finding {
 	renew := check.NewFix(
-		"let the webhook, or cert-manager, write the bundle again: restart the webhook; with a certificate of your own, pass its CA to the chart",
+		"restart the webhook, so that it (or cert-manager) writes the bundle again; if the certificate is your own, pass its CA to the chart",
 	)
 	if c.Service != nil {
 		renew.Commands = []check.Command{
@@ -289,7 +291,7 @@ func (x *runner) certificate(ctx context.Context, c admissionv1.WebhookClientCon
 	}
 	chain, where, err := x.served(ctx, c)
 	if err != nil {
-		return skipped("%v; the dry run below shows whether it is right", err)
+		return skipped("%v; the dry run below shows whether the certificate is right", err)
 	}
 	intermediates := x509.NewCertPool()
 	for _, cert := range chain[1:] {
@@ -325,7 +327,7 @@ func (x *runner) served(ctx context.Context, c admissionv1.WebhookClientConfig) 
 	} else if c.Service.Port != nil {
 		port = fmt.Sprint(*c.Service.Port)
 	}
-	// Outside the cluster a Service's name has no address, or that of another host.
+	// Outside the cluster a Service's name has no address, or the address of another host.
 	if c.Service == nil || os.Getenv("KUBERNETES_SERVICE_HOST") != "" {
 		chain, err := dial(ctx, net.JoinHostPort(address, port), address)
 		if err == nil {
@@ -363,7 +365,7 @@ func (x *runner) servingSecret(ctx context.Context, c admissionv1.WebhookClientC
 	return c.Service.Name + certificateSuffix
 }
 
-// dial returns the certificate chain of a server, also one that is not trusted.
+// dial returns the certificate chain of a server, even if the chain is not trusted.
 func dial(ctx context.Context, address, name string) ([]*x509.Certificate, error) {
 	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()

@@ -65,7 +65,8 @@ func (s *fixture) pods() {
 				By: "ValidatingAdmissionPolicy limits", Message: "every container needs a CPU limit", Since: time.Now(),
 			})
 		}))
-		s.onlyFailed(check.Pods, "were refused by ValidatingAdmissionPolicy limits: every container needs a CPU limit")
+		s.onlyFailed(check.Pods,
+			"ValidatingAdmissionPolicy limits refused the pods of its workload with the sidecar: every container needs a CPU limit")
 		s.try(s.kube.Client().CoreV1().ConfigMaps(system).Delete(s.Context(), breaker.ConfigMap, metav1.DeleteOptions{}))
 		s.deletePod("refused")
 
