@@ -12,8 +12,8 @@ import (
 	"github.com/ampbridge/ampbridge/webhook/inject"
 )
 
-// A pod that is refused only with the sidecar is ampbridge's matter. If doctor's sample is refused
-// in any case, the user's own injected pods decide.
+// If only the pod with the sidecar is refused, ampbridge's policy needs the fix. If doctor's sample
+// is refused in any case, the user's own injected pods decide.
 func TestRefusedSample(t *testing.T) {
 	const tag = `admission webhook "validate.kyverno.svc-fail" denied the request: an image tag is required`
 	const silent = `Internal error occurred: failed calling webhook "validate.kyverno.svc-fail": connection refused`

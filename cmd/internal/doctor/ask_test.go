@@ -11,8 +11,8 @@ import (
 	"github.com/ampbridge/ampbridge/webhook/inject"
 )
 
-// The pod of the dry run asks for what its service account is granted, whatever the mode,
-// and the webhook's own code injects it.
+// The pod of the dry run has the annotations that its grant needs, in every mode. The
+// webhook's own code then injects it.
 func TestSamplePodAsksForItsMode(t *testing.T) {
 	p := policyOf(t, `
 {namespaces: [m], serviceAccounts: [prometheus, both], destinations: [central]},
@@ -26,7 +26,7 @@ func TestSamplePodAsksForItsMode(t *testing.T) {
 	}
 	for _, c := range []struct {
 		account string
-		kept    []string // opted out of the others; empty: of none
+		kept    []string // the service account opted out of the others; empty: of none
 		want    map[string]string
 	}{
 		{"prometheus", nil, map[string]string{}},

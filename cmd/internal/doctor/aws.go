@@ -207,37 +207,9 @@ func (x *runner) checkRole(ctx context.Context, i *awsiam.Inspector, r destinati
 		return
 	}
 	var role *plan.Role
-	x.checks.Run(check.RoleExists, about, func() check.Finding {
-		var err error
-		role, err = i.Role(ctx, arn.RoleName())
-		switch {
-		case err != nil:
-			role = nil
-			return skipped("%v", err)
-		case role == nil:
-			return failed(x.fixRole(r), "there is no role %s", arn)
-		case role.ARN != arn:
-			f := failed(
-				check.NewFix("rename the destination, delete that role, or set it as the destination's role"),
-				"%s does not exist: %s has the same name in another path, and a name is unique in its account",
-				arn,
-				role.ARN,
-			).Comparing("ARN", arn.String(), role.ARN.String())
-			role = nil
-			return f
-		}
-		if !x.managed(d) {
-			note := ""
-			if wanted := time.Duration(x.policy.Session.Duration); role.MaxSession > 0 && role.MaxSession < wanted {
-				// This is no fault: the sidecar then requests sessions of one hour.
-				note = fmt.Sprintf("; it allows sessions of %s, and session.duration is %s", check.Span(role.MaxSession), check.Span(wanted))
-			}
-			return passed("%s%s", arn, note)
-		}
-		if f, foreign := x.foreignRole(role); foreign {
-			return f
-		}
-		return check.RoleTags(arn, plan.ForeignTags(role.Tags, x.policy.TagKeys()))
+	x.checks.Run(check.RoleExists, about, func() (f check.Finding) {
+		role, f = x.role(ctx, i, r)
+		return f
 	})
 	for _, s := range r.subjects {
 		about := x.between(s, d)
@@ -245,19 +217,7 @@ func (x *runner) checkRole(ctx context.Context, i *awsiam.Inspector, r destinati
 			x.checks.Skip(about, "the role cannot be read", check.TrustDocument)
 			continue
 		}
-		x.checks.Run(check.TrustDocument, about, func() check.Finding {
-			if x.issuer == "" {
-				return skipped("the issuer is not known")
-			}
-			want := check.WantedTrust{
-				Provider: x.target(d).Provider,
-				Issuer:   x.issuer,
-				Audience: x.policy.Token.Audience,
-				Subject:  s.Subject,
-				Now:      x.Now(),
-			}
-			return check.Trust(role.Trust, want, x.fixTrust(r, role, want))
-		})
+		x.checks.Run(check.TrustDocument, about, func() check.Finding { return x.trusts(r, role, s) })
 	}
 	if role == nil {
 		x.checks.Skip(about, "the role cannot be read", check.Permissions, check.Boundary)
@@ -275,6 +235,52 @@ func (x *runner) checkRole(ctx context.Context, i *awsiam.Inspector, r destinati
 		return check.Permission(policies, own, d, x.fixPermission(r))
 	})
 	x.checks.Run(check.Boundary, about, func() check.Finding { return x.boundary(ctx, i, role, d) })
+}
+
+// role reads a role and judges whether it is the wanted one. The role is nil if it is not, or if
+// it cannot be read.
+func (x *runner) role(ctx context.Context, i *awsiam.Inspector, r destinationRole) (*plan.Role, check.Finding) {
+	role, err := i.Role(ctx, r.arn.RoleName())
+	switch {
+	case err != nil:
+		return nil, skipped("%v", err)
+	case role == nil:
+		return nil, failed(x.fixRole(r), "there is no role %s", r.arn)
+	case role.ARN != r.arn:
+		return nil, failed(
+			check.NewFix("rename the destination, delete that role, or set it as the destination's role"),
+			"%s does not exist: %s has the same name in another path, and a name is unique in its account",
+			r.arn,
+			role.ARN,
+		).Comparing("ARN", r.arn.String(), role.ARN.String())
+	}
+	if x.managed(r.destination) {
+		if f, foreign := x.foreignRole(role); foreign {
+			return role, f
+		}
+		return role, check.RoleTags(r.arn, plan.ForeignTags(role.Tags, x.policy.TagKeys()))
+	}
+	note := ""
+	if wanted := time.Duration(x.policy.Session.Duration); role.MaxSession > 0 && role.MaxSession < wanted {
+		// This is no fault: the sidecar then requests sessions of one hour.
+		note = fmt.Sprintf("; it allows sessions of %s, and session.duration is %s", check.Span(role.MaxSession), check.Span(wanted))
+	}
+	return role, passed("%s%s", r.arn, note)
+}
+
+// trusts judges whether the role's trust document lets the subject in.
+func (x *runner) trusts(r destinationRole, role *plan.Role, s *subject) check.Finding {
+	if x.issuer == "" {
+		return skipped("the issuer is not known")
+	}
+	want := check.WantedTrust{
+		Provider: x.target(r.destination).Provider,
+		Issuer:   x.issuer,
+		Audience: x.policy.Token.Audience,
+		Subject:  s.Subject,
+		Now:      x.Now(),
+	}
+	return check.Trust(role.Trust, want, x.fixTrust(r, role, want))
 }
 
 // owner returns the value of the owner's tag on what sync creates; empty: the issuer is not known.

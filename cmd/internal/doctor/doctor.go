@@ -1,7 +1,7 @@
 // Package doctor is the command `ampbridge doctor`. It checks everything between a
 // cluster's Prometheus and its workspace, and reports what failed and how to fix
-// it. This package only observes: policy/check judges what it found, and
-// doctor/report prints the result.
+// it. This package collects the facts. policy/check judges them, and doctor/report prints
+// the result.
 //
 // There is one file for each system: cluster.go, admission.go, webhook.go and sync.go
 // for Kubernetes; issuer.go for the issuer as AWS reads it; aws.go and role.go for the
@@ -10,8 +10,7 @@
 // for doctor's own pod; pre.go for a cluster without ampbridge. runner.go runs the checks in
 // their order.
 //
-// It needs these permissions in Kubernetes. Without one of them, a check is
-// skipped:
+// Doctor needs these permissions in Kubernetes. If one is missing, its checks are skipped:
 //
 //	in its own namespace
 //	  configmaps, secrets            get, list (the policy, the serving certificate)
@@ -66,8 +65,9 @@ type Options struct {
 	System string
 	// Namespace and ServiceAccount select some service accounts.
 	Namespace, ServiceAccount string
-	InPod                     bool
-	// Pre checks what an installation needs.
+	// InPod is true if doctor checks the pod that it runs in.
+	InPod bool
+	// Pre is true if doctor checks what an installation needs.
 	Pre bool
 	// NoWrite excludes the remote write, which leaves one sample.
 	NoWrite bool
@@ -75,7 +75,7 @@ type Options struct {
 	// leads to an [UncheckedError].
 	Require check.Scope
 	Output  string
-	// Terminal is true if stdout is a terminal: then checks print as they end.
+	// Terminal is true if stdout is a terminal. Findings are then printed as soon as they exist.
 	Terminal bool
 	// Color is true if the text has colours.
 	Color bool
@@ -90,7 +90,7 @@ type Options struct {
 // waitPause is the time between two runs of the checks.
 const waitPause = 3 * time.Second
 
-// UncheckedError means that no check failed and some were skipped: it is not
+// UncheckedError means that no check failed and some were skipped, so it is not
 // proven that samples can flow.
 type UncheckedError struct{ summary string }
 
@@ -98,8 +98,8 @@ type UncheckedError struct{ summary string }
 func (e *UncheckedError) Error() string { return e.summary }
 
 // Run runs the checks and writes the report to stdout. The error is the summary of
-// the report if a check failed or was skipped. With [Options.Wait] it runs them until
-// all pass, reports the last run, and writes to stderr what it waits for.
+// the report if a check failed or was skipped. With [Options.Wait] it repeats the
+// checks until all pass. It reports the last run, and writes to stderr what it waits for.
 func Run(ctx context.Context, o Options, stdin io.Reader, stdout, stderr io.Writer) error {
 	if o.Now == nil {
 		o.Now = time.Now

@@ -11,7 +11,8 @@ import (
 	"github.com/ampbridge/ampbridge/policy/check"
 )
 
-// stale is a Prometheus that sent its last sample 11 minutes ago, and has nothing to send.
+// stale returns the finding about a Prometheus that sent its last sample 11 minutes ago and has
+// nothing to send.
 func stale(t *testing.T, now time.Time) check.Finding {
 	t.Helper()
 	last := now.Add(-11 * time.Minute).Unix()
@@ -27,7 +28,7 @@ prometheus_remote_storage_queue_highest_sent_timestamp_seconds{remote_name="a"} 
 	return f.For(check.Flow, check.About{})
 }
 
-// The exit status is never 0 where something does not flow, whatever is required.
+// The exit status is never 0 if samples do not flow, whatever --require is.
 func TestExitError(t *testing.T) {
 	now := time.Unix(1_700_000_000, 0)
 	passed := check.Passed(check.Policy, check.About{}, "")

@@ -10,8 +10,8 @@ import (
 	"github.com/ampbridge/ampbridge/policy/check"
 )
 
-// One read is enough where it proves that samples arrive. Else doctor reads again
-// until one does.
+// One read is enough if it proves that samples arrive. Otherwise doctor reads again until a
+// read proves it.
 func TestFlow(t *testing.T) {
 	read := func(sent, retried, pending int) string {
 		return fmt.Sprintf(`prometheus_remote_storage_highest_timestamp_in_seconds 1000

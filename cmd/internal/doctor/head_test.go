@@ -48,7 +48,7 @@ trust: {manage: none}
 `
 	at := time.Date(2026, 11, 28, 10, 11, 12, 13, time.FixedZone("", 3600))
 	var out, errs bytes.Buffer
-	// It ends with an error: nothing of this is installed.
+	// Run returns an error, because nothing is installed here. Only the head matters.
 	if err := Run(t.Context(), Options{
 		Kubeconfig: kubeconfig, System: "ampbridge-system", Policy: "-", Output: JSON, Version: "v0.9.0",
 		Now: func() time.Time { return at },

@@ -7,8 +7,8 @@ import (
 	"github.com/ampbridge/ampbridge/policy/sidecarconfig"
 )
 
-// TestReadSidecarConfig: what doctor exchanges and writes in a pod is what the sidecar is
-// told, for each destination: its own STS, external ID, proxy and CA.
+// In a pod, doctor uses the STS, external ID, proxy and CA that the sidecar config has for
+// each destination.
 func TestReadSidecarConfig(t *testing.T) {
 	const role = "arn:aws:iam::111122223333:role/one"
 	c := sidecarconfig.Config{

@@ -11,7 +11,7 @@ import (
 )
 
 // parseMetrics parses Prometheus's text format. It returns counters, gauges and
-// untyped metrics: no check reads a histogram or a summary.
+// untyped metrics, because no check reads a histogram or a summary.
 func parseMetrics(text string) (check.Metrics, error) {
 	parser := expfmt.NewTextParser(model.UTF8Validation)
 	families, err := parser.TextToMetricFamilies(strings.NewReader(text))

@@ -17,7 +17,7 @@ import (
 	"github.com/ampbridge/ampbridge/webhook/inject"
 )
 
-// Doctor compares what a pod of the modes identity and relay carries with the policy.
+// Doctor compares the injection of a pod of the modes identity and relay with the policy.
 func TestInjectedModes(t *testing.T) {
 	for _, mode := range []policy.Mode{policy.ModeIdentity, policy.ModeRelay} {
 		parse := func(cluster string, m policy.Mode) *policy.Policy {
@@ -58,8 +58,8 @@ trust: {manage: none}
 	}
 }
 
-// Doctor does not call a pod outdated because of what the pod's own annotations ask for, or of
-// the group of its workload.
+// A pod is not outdated if its injection differs from the policy only by the pod's own
+// annotations or by the group of its workload.
 func TestInjectedAsThePodAsks(t *testing.T) {
 	const text = `
 apiVersion: ampbridge.io/v1alpha1

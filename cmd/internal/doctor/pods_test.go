@@ -7,8 +7,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// TestCheckConfig: the command that checks Prometheus's configuration names the file that
-// this Prometheus loads.
+// The command that checks Prometheus's configuration names the file that this Prometheus
+// loads.
 func TestCheckConfig(t *testing.T) {
 	const prefix = "kubectl exec --namespace m p-0 --container prometheus -- promtool check config "
 	for _, c := range []struct {

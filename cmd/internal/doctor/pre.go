@@ -15,6 +15,7 @@ import (
 	"github.com/ampbridge/ampbridge/cmd/internal/awsiam"
 	"github.com/ampbridge/ampbridge/policy"
 	"github.com/ampbridge/ampbridge/policy/check"
+	"github.com/ampbridge/ampbridge/policy/plan"
 	"github.com/ampbridge/ampbridge/webhook/inject"
 	"github.com/ampbridge/ampbridge/webhook/registration"
 )
@@ -242,23 +243,7 @@ func (x *runner) checkEmptyAccount(ctx context.Context, me caller, d policy.Dest
 	}
 	headroom, headroomErr := iam.Headroom(ctx, target.Account, check.ProviderQuota)
 	x.checks.Run(check.OIDCProvider, about, func() check.Finding {
-		if x.issuer == "" {
-			return skipped("the issuer is not known")
-		}
-		found, err := inspector.Provider(ctx, target.Provider)
-		switch {
-		case err != nil:
-			return skipped("%v", err)
-		case found != nil && !slices.Contains(found.Audiences, x.policy.Token.Audience):
-			return failed(check.NewFix("add the audience: sync does not change a provider that it did not create", check.Command{"aws", "iam",
-				"add-client-id-to-open-id-connect-provider", "--open-id-connect-provider-arn", target.Provider.String(), "--client-id",
-				x.policy.Token.Audience}), "%s exists, and its audiences lack %s", target.Provider, x.policy.Token.Audience)
-		case found != nil:
-			return passed("%s exists already", target.Provider)
-		case headroomErr != nil:
-			return skipped("the quotas cannot be read: %v", headroomErr)
-		}
-		return check.Headroom("OIDC providers", "L-858F3967", headroom.Providers, 1)
+		return x.newProvider(ctx, inspector, target, headroom.Providers, headroomErr)
 	})
 	x.checks.Run(check.RoleExists, about, func() check.Finding {
 		if headroomErr != nil {
@@ -270,24 +255,56 @@ func (x *runner) checkEmptyAccount(ctx context.Context, me caller, d policy.Dest
 		}
 		return check.Headroom("roles", "L-FE177D64", headroom.Roles, n)
 	})
-	x.checks.Run(check.Boundary, about, func() check.Finding {
-		wanted := x.policy.Boundary(x.policy.Role(d).Partition, target.Account)
-		if !x.managed(d) || wanted.IsZero() {
-			return check.Excluded("", check.About{}, "sync creates no role with a boundary in this account")
-		}
-		document, err := inspector.Document(ctx, wanted.String())
-		if err != nil {
-			return failed(
-				check.NewFix("run bootstrap as an administrator of the account: it creates the permissions boundary and sync's own role",
-					check.Command{"ampbridge", "bootstrap", "--policy", x.Policy, "--account", target.Account, "--apply"}),
-				"the permissions boundary %s cannot be read: %v",
-				wanted,
-				err,
-			)
-		}
-		return check.Bounds(check.BoundaryState{ARN: wanted.String(), Document: &document}, wanted.String(), d,
-			x.syncFix(), x.source.bootstrap(target.Account))
-	})
+	x.checks.Run(check.Boundary, about, func() check.Finding { return x.newBoundary(ctx, inspector, d) })
+}
+
+// newProvider judges whether sync can create the account's provider, or use the existing one.
+// headroom is how many more providers the account may have.
+func (x *runner) newProvider(
+	ctx context.Context,
+	inspector *awsiam.Inspector,
+	target plan.Target,
+	headroom int,
+	headroomErr error,
+) check.Finding {
+	if x.issuer == "" {
+		return skipped("the issuer is not known")
+	}
+	found, err := inspector.Provider(ctx, target.Provider)
+	switch {
+	case err != nil:
+		return skipped("%v", err)
+	case found != nil && !slices.Contains(found.Audiences, x.policy.Token.Audience):
+		return failed(check.NewFix("add the audience: sync does not change a provider that it did not create", check.Command{"aws", "iam",
+			"add-client-id-to-open-id-connect-provider", "--open-id-connect-provider-arn", target.Provider.String(), "--client-id",
+			x.policy.Token.Audience}), "%s exists, and its audiences lack %s", target.Provider, x.policy.Token.Audience)
+	case found != nil:
+		return passed("%s exists already", target.Provider)
+	case headroomErr != nil:
+		return skipped("the quotas cannot be read: %v", headroomErr)
+	}
+	return check.Headroom("OIDC providers", "L-858F3967", headroom, 1)
+}
+
+// newBoundary judges the permissions boundary that sync will give the roles that it creates.
+func (x *runner) newBoundary(ctx context.Context, inspector *awsiam.Inspector, d policy.Destination) check.Finding {
+	role := x.policy.Role(d)
+	wanted := x.policy.Boundary(role.Partition, role.Account)
+	if !x.managed(d) || wanted.IsZero() {
+		return check.Excluded("", check.About{}, "sync creates no role with a boundary in this account")
+	}
+	document, err := inspector.Document(ctx, wanted.String())
+	if err != nil {
+		return failed(
+			check.NewFix("run bootstrap as an administrator of the account: it creates the permissions boundary and sync's own role",
+				check.Command{"ampbridge", "bootstrap", "--policy", x.Policy, "--account", role.Account, "--apply"}),
+			"the permissions boundary %s cannot be read: %v",
+			wanted,
+			err,
+		)
+	}
+	return check.Bounds(check.BoundaryState{ARN: wanted.String(), Document: &document}, wanted.String(), d,
+		x.syncFix(), x.source.bootstrap(role.Account))
 }
 
 // rolesToMake returns the number of roles that sync would create in an account. taken is a

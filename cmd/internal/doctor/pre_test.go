@@ -18,8 +18,8 @@ import (
 	"github.com/ampbridge/ampbridge/test/testkit"
 )
 
-// The rights are asked for verb by verb, and what is denied is named. Of an administrator one
-// answer is enough.
+// Doctor asks for each verb, and names the verbs that are denied. If the caller is an
+// administrator, one answer is enough.
 func TestDeniedRights(t *testing.T) {
 	for _, c := range []struct {
 		name  string

@@ -118,7 +118,7 @@ func TestVerdictWithoutACluster(t *testing.T) {
 	}
 }
 
-// noAWSCredentials lets the SDK find none.
+// noAWSCredentials removes everything in which the SDK could find credentials.
 func noAWSCredentials(t *testing.T) {
 	t.Helper()
 	for _, name := range []string{"AWS_ACCESS_KEY_ID", "AWS_PROFILE", "AWS_WEB_IDENTITY_TOKEN_FILE"} {
@@ -128,7 +128,7 @@ func noAWSCredentials(t *testing.T) {
 	t.Setenv("AWS_EC2_METADATA_DISABLED", "true")
 }
 
-// The reason why AWS was not checked is that of this machine, with its fix.
+// If this machine is the reason why AWS was not checked, the finding names it and the fix.
 func TestCallerIdentityNamesTheReason(t *testing.T) {
 	refusing := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		http.Error(w, `<ErrorResponse><Error><Code>ExpiredToken</Code><Message>it has expired</Message></Error></ErrorResponse>`,
@@ -170,8 +170,8 @@ func TestCallerIdentityNamesTheReason(t *testing.T) {
 	}
 }
 
-// What this machine cannot reach may be the fault of its own network: that is no failure of
-// the issuer, unless AWS cannot reach it either, or its name is private.
+// If this machine cannot reach the issuer, its own network may be the cause. The check fails
+// only if AWS cannot reach the issuer either, or if the issuer's name is private.
 func TestKeysThatThisMachineCannotReach(t *testing.T) {
 	const public, private policy.Issuer = "https://issuer.invalid/dev", "https://kubernetes.default.svc.cluster.local"
 	token := check.Claims{Issuer: public}
@@ -207,7 +207,7 @@ func TestKeysThatThisMachineCannotReach(t *testing.T) {
 	}
 }
 
-// An issuer is reached if it answers, whatever the answer is.
+// Any HTTP response proves that the issuer can be reached, even an error.
 func TestReadIssuerIsReached(t *testing.T) {
 	silent, err := net.Listen("tcp", "127.0.0.1:0")
 	testkit.Must(t, err)
@@ -235,8 +235,8 @@ func TestReadIssuerIsReached(t *testing.T) {
 	}
 }
 
-// AWS's own addresses are up: if they do not answer, that is this machine's network. An
-// endpoint in the policy is part of the installation.
+// If AWS's own addresses do not answer, the cause is this machine's network. An endpoint in the
+// policy is part of the installation, so its silence is a failure.
 func TestNoAnswerOfAMP(t *testing.T) {
 	none := check.Refusal{Text: "no answer: connection refused"}
 	for _, judge := range []func(check.Refusal, policy.Destination) check.Finding{check.RefusedWrite, check.RefusedRead,

@@ -19,7 +19,7 @@ import (
 func fitSidecar() check.Fix {
 	return check.NewFix("let the sidecar meet that rule (sidecar.resources, .volumeSizeLimit, .securityContext and .image of the " +
 		"policy), or exempt the container " + sidecarconfig.ContainerName + " and the volumes ampbridge-* from it; " +
-		"a changed policy is tried with the next pod")
+		"the webhook applies the changed policy to the next pod")
 }
 
 // openFor returns the circuit breaker's entry for the pod's workload, if the workload's pods
@@ -42,12 +42,12 @@ func (x *runner) openFor(ctx context.Context, pod *corev1.Pod) (breaker.Entry, b
 	return breaker.Entry{}, false
 }
 
-// refusalAge is how long a refusal counts. Controllers try again after 1000 s at most.
+// refusalAge is the age up to which an event is current. Controllers retry after 1000 s at most.
 const refusalAge = 20 * time.Minute
 
-// refusedPods returns the controller of the namespace that cannot create its pods, and who
+// refusedPods names a controller of the namespace that cannot create its pods, and what
 // refuses them; empty: there is none, or the events cannot be read. The events name no
-// service account, so the pods may be another one's.
+// service account, so the pods may belong to another one.
 func (x *runner) refusedPods(ctx context.Context, namespace string) string {
 	list, err := x.cluster.client.CoreV1().Events(namespace).List(ctx,
 		metav1.ListOptions{FieldSelector: "reason=FailedCreate", Limit: pageSize})

@@ -9,8 +9,8 @@ import (
 	"github.com/ampbridge/ampbridge/test/testkit"
 )
 
-// TestExchangeAtEndpoints: doctor gets a session, a chained one too, through each kind of
-// endpoint of STS. The double refuses a signature for another region than the endpoint's.
+// Doctor gets a session, and a second one with assumeRole, from each kind of STS endpoint. The
+// test's STS refuses a signature for another region than the endpoint's.
 func TestExchangeAtEndpoints(t *testing.T) {
 	w := ststest.New(t)
 	first := w.Role(t, "111122223333", "first", 3600)

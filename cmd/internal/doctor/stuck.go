@@ -15,7 +15,7 @@ import (
 	"github.com/ampbridge/ampbridge/policy/sidecarconfig"
 )
 
-// restartedLately is how long a crash of the sidecar counts.
+// restartedLately is how long doctor reports a crash of a sidecar that runs again.
 const restartedLately = 15 * time.Minute
 
 // stuck returns a failure if something prevents the pod's sidecar from running; false: it runs,
@@ -79,7 +79,7 @@ func joined(reason, message string) string {
 func fixStart(pod *corev1.Pod, status corev1.ContainerStatus) check.Fix {
 	switch reason := status.State.Waiting.Reason; {
 	case strings.Contains(reason, "Image"):
-		return check.NewFix("let the node have the image that sidecar.image of the policy, or the webhook's --image, names "+
+		return check.NewFix("make the image of the sidecar available to the node: sidecar.image of the policy, or the webhook's --image, names it "+
 			"(sidecar.imagePullSecrets for a private registry); then replace the pod", rollout(pod))
 	case strings.HasPrefix(reason, "Create"), reason == "RunContainerError":
 		return check.NewFix("let the node start the sidecar: see sidecar.securityContext and sidecar.resources of the policy; then replace "+
@@ -104,7 +104,7 @@ func (x *runner) crashed(pod *corev1.Pod) (check.Finding, bool) {
 		if s.Name != sidecarconfig.ContainerName || last == nil || x.Now().Sub(last.FinishedAt.Time) > restartedLately {
 			continue
 		}
-		return warned(fixCrash(pod, s), "it runs, and ended %s ago with %s (exit code %d), %d restarts",
+		return warned(fixCrash(pod, s), "it runs, but it ended %s ago with %s (exit code %d), %d restarts",
 			check.Span(x.Now().Sub(last.FinishedAt.Time)),
 			joined(last.Reason, last.Message), last.ExitCode, s.RestartCount), true
 	}

@@ -35,8 +35,8 @@ func runnerOn(t *testing.T, objects map[string]any) *runner {
 	return &runner{Options: Options{System: "ampbridge-system", Now: time.Now}, cluster: c}
 }
 
-// What keeps the sidecar from running is named in the kubelet's or the scheduler's words,
-// with a fix for that reason.
+// If the sidecar cannot run, the finding has the reason of the kubelet or the scheduler, and
+// the fix for it.
 func TestStuck(t *testing.T) {
 	waits := func(name, reason, message string) corev1.ContainerStatus {
 		return corev1.ContainerStatus{Name: name,

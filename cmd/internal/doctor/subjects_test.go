@@ -48,8 +48,8 @@ func namespaces(labels map[string]string) map[string]any {
 	return objects
 }
 
-// Without a service account to check, the reason is the missing grant, the missing label, or
-// the namespace of the flag.
+// If there is no service account to check, the finding names the cause: the missing grant, the
+// missing label, or the namespace of the flag.
 func TestNoSubjects(t *testing.T) {
 	const grant = "{namespaces: [team], serviceAccounts: [prometheus], destinations: [central]}"
 	for _, c := range []struct {

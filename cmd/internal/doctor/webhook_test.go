@@ -14,7 +14,7 @@ import (
 	"github.com/ampbridge/ampbridge/webhook/registration"
 )
 
-// An edited registration is judged by what it does to pods of the subjects.
+// An edited registration fails only if the webhook is no longer called for pods of the subjects.
 func TestRegistration(t *testing.T) {
 	type entry = *admissionv1.MutatingWebhook
 	for _, c := range []struct {
@@ -59,7 +59,7 @@ func TestRegistration(t *testing.T) {
 	}
 }
 
-// A namespace that the registration does not select fails alone: the checks of the others run.
+// If the registration does not select one namespace, only the checks of that namespace fail.
 func TestRegistrationOfOneNamespace(t *testing.T) {
 	object, err := registration.New(registration.Options{ClientConfig: admissionv1.WebhookClientConfig{URL: new("https://127.0.0.1:1")}})
 	testkit.Must(t, err)
@@ -103,7 +103,7 @@ func TestRegistrationOfOneNamespace(t *testing.T) {
 	}
 }
 
-// Only the entries count that the subjects' namespaces use.
+// Doctor checks only the entries that the subjects' namespaces use.
 func TestEntriesOf(t *testing.T) {
 	object, err := registration.New(registration.Options{ClientConfig: admissionv1.WebhookClientConfig{URL: new("https://example.com")}})
 	testkit.Must(t, err)
@@ -145,7 +145,7 @@ func TestServingSecret(t *testing.T) {
 	}
 }
 
-// What another webhook removes from an injected pod, or changes in it, is named.
+// The finding names what another webhook removed from an injected pod, or changed in it.
 func TestAltered(t *testing.T) {
 	p := policyOf(t, "{namespaces: [m], serviceAccounts: [prometheus], destinations: [central]}")
 	sidecar := func(pod *corev1.Pod) *corev1.Container {
