@@ -104,6 +104,7 @@ func jwt(t *testing.T, header, body map[string]any) string {
 func TestToken(t *testing.T) {
 	now := time.Unix(1_000_000, 0)
 	want := WantedToken{Issuer: aks, Subject: prometheus.String(), Audience: audience, Source: "the file"}
+	issued := func(after time.Duration) map[string]any { return map[string]any{"iat": now.Add(after).Unix()} }
 	for _, c := range []struct {
 		name    string
 		alg     string
@@ -120,6 +121,10 @@ func TestToken(t *testing.T) {
 		{"Azure's", "RS256", map[string]any{"aud": policy.AudienceAzure}, Fail, "Azure's webhook"},
 		{"expired", "RS256", map[string]any{"exp": now.Unix()}, Fail, "it expired at 1970-01-12"},
 		{"signed with something else", "EdDSA", map[string]any{}, Fail, "EdDSA"},
+		{"issued an hour ago", "RS256", issued(-time.Hour), Pass, "for 10 minutes more"},
+		{"of a clock a little ahead", "RS256", issued(4 * time.Minute), Pass, "for 10 minutes more"},
+		{"of the future", "RS256", map[string]any{"iat": now.Add(2 * time.Hour).Unix(), "exp": now.Add(3 * time.Hour).Unix()}, Warn,
+			"this machine's clock is 2 hours behind the API server's"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			body := map[string]any{
@@ -134,6 +139,39 @@ func TestToken(t *testing.T) {
 				t.Fatal(err)
 			}
 			judged(t, Token(claims, want, now), c.status, c.message)
+		})
+	}
+}
+
+// A token that the API server just issued shows whether this machine's clock is right. A wrong
+// clock is a warning, because AWS judges the token by its own clock.
+func TestTokenOfAnotherClock(t *testing.T) {
+	at := time.Unix(1_000_000, 0)
+	fresh := Claims{Subject: prometheus.String(), Audience: []string{audience}, Issued: at, Expires: at.Add(10 * time.Minute)}
+	for _, c := range []struct {
+		name    string
+		ahead   time.Duration
+		change  func(*Claims)
+		status  Status
+		message string
+	}{
+		{"right", 3 * time.Second, nil, Pass, "for 10 minutes more"},
+		{"a little ahead", 4 * time.Minute, nil, Pass, "for 6 minutes more"},
+		{"a little behind", -4 * time.Minute, nil, Pass, "for 14 minutes more"},
+		{"the token seems to expire soon", 7 * time.Minute, nil, Warn, "this machine's clock is 7 minutes ahead of the API server's"},
+		{"the token seems expired", 11 * time.Minute, nil, Warn, "this machine's clock is 11 minutes ahead of the API server's"},
+		{"the token seems of the future", -3 * time.Hour, nil, Warn, "this machine's clock is 3 hours behind the API server's"},
+		{"ahead, and issued expired", time.Hour, func(c *Claims) { c.Expires = at }, Fail, "it expired at 1970-01-12T13:46:40Z"},
+		{"ahead, with another audience", time.Hour, func(c *Claims) { c.Audience = []string{"vault"} }, Fail, "its audience is vault"},
+		{"ahead, without a time of issue", 11 * time.Minute, func(c *Claims) { c.Issued = time.Time{} }, Fail, "it expired at"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			claims := fresh
+			if c.change != nil {
+				c.change(&claims)
+			}
+			want := WantedToken{Audience: audience, Source: "minted by TokenRequest", New: true}
+			judged(t, Token(claims, want, at.Add(c.ahead)), c.status, c.message)
 		})
 	}
 }

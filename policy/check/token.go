@@ -17,7 +17,8 @@ type Claims struct {
 	Issuer   policy.Issuer
 	Subject  string
 	Audience []string
-	Expires  time.Time
+	// Issued is the issuer's time; zero: the token does not have it.
+	Issued, Expires time.Time
 	// KeyID and Algorithm are from the header of its signature.
 	KeyID, Algorithm string
 }
@@ -38,6 +39,7 @@ func ReadClaims(token string) (Claims, error) {
 		Sub string
 		Aud audiences
 		Exp int64
+		Iat int64
 	}
 	for i, into := range []any{&header, &body} {
 		text, err := base64.RawURLEncoding.DecodeString(parts[i])
@@ -45,7 +47,13 @@ func ReadClaims(token string) (Claims, error) {
 			return Claims{}, errNotToken
 		}
 	}
-	return Claims{body.Iss, body.Sub, body.Aud, time.Unix(body.Exp, 0), header.Kid, header.Alg}, nil
+	claims := Claims{
+		Issuer: body.Iss, Subject: body.Sub, Audience: body.Aud, Expires: time.Unix(body.Exp, 0), KeyID: header.Kid, Algorithm: header.Alg,
+	}
+	if body.Iat != 0 {
+		claims.Issued = time.Unix(body.Iat, 0)
+	}
+	return claims, nil
 }
 
 // audiences may be one string or several.
@@ -68,10 +76,30 @@ type WantedToken struct {
 	Audience string
 	// Source is the origin of the token, for the message.
 	Source string
+	// New is true if the token was issued just now, so that it shows the issuer's time.
+	New bool
 }
 
-// Token judges a token's claims at a time.
+// clockTolerance is how far a clock may be off. AWS refuses the signature of a request with a
+// larger difference.
+const clockTolerance = 5 * time.Minute
+
+// clockAhead returns how far this machine's clock is ahead of the API server's, or, if negative,
+// behind. It returns 0 if the difference is tolerable, or if the token does not show it.
+func clockAhead(c Claims, isNew bool, now time.Time) time.Duration {
+	ahead := now.Sub(c.Issued)
+	// Every token was issued in the past. Only a new one shows how long ago that was.
+	if c.Issued.IsZero() || ahead.Abs() <= clockTolerance || ahead > 0 && !isNew {
+		return 0
+	}
+	return ahead
+}
+
+// Token judges a token's claims. now is the time of this machine's clock. If that clock is wrong,
+// the API server's counts.
 func Token(c Claims, want WantedToken, now time.Time) Finding {
+	ahead := clockAhead(c, want.New, now)
+	now = now.Add(-ahead)
 	fails := func(fix Fix, format string, args ...any) Finding {
 		return Failed(TokenMinted, About{}, fix, want.Source+": "+format, args...)
 	}
@@ -109,7 +137,7 @@ func Token(c Claims, want WantedToken, now time.Time) Finding {
 		).Comparing("audience", want.Audience, c.Audience...)
 	case !now.Before(c.Expires):
 		return fails(
-			NewFix("replace the pod, and check its node: the kubelet renews tokens, and did not renew this one"),
+			NewFix("replace the pod, and check its node and the node's clock: the kubelet renews tokens, and did not renew this one"),
 			"it expired at %s",
 			c.Expires.UTC().Format(time.RFC3339),
 		)
@@ -119,6 +147,15 @@ func Token(c Claims, want WantedToken, now time.Time) Finding {
 			"it is signed with %s, which AWS does not accept",
 			c.Algorithm,
 		)
+	}
+	if ahead != 0 {
+		direction := "ahead of"
+		if ahead < 0 {
+			direction = "behind"
+		}
+		return Warned(TokenMinted, About{}, NewFix("set the clock of this machine, or that of the control plane if it is the wrong one: "+
+			"AWS refuses requests that are signed more than "+Span(clockTolerance)+" early or late"),
+			"%s: this machine's clock is %s %s the API server's", want.Source, Span(ahead.Abs()), direction)
 	}
 	return Passed(
 		TokenMinted,

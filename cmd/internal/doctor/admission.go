@@ -310,10 +310,12 @@ func (x *runner) mintToken(ctx context.Context, s *subject) check.Finding {
 	}
 	f := check.Token(
 		claims,
-		check.WantedToken{Issuer: x.issuer, Subject: s.String(), Audience: x.policy.Token.Audience, Source: "minted by TokenRequest"},
+		check.WantedToken{
+			Issuer: x.issuer, Subject: s.String(), Audience: x.policy.Token.Audience, Source: "minted by TokenRequest", New: true,
+		},
 		x.Now(),
 	)
-	if f.Status == check.Pass {
+	if f.Status != check.Fail {
 		s.token, s.claims = response.Status.Token, claims
 	}
 	if x.issuer == "" {

@@ -4,11 +4,15 @@ import (
 	"errors"
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/go-jose/go-jose/v4"
+	authenticationv1 "k8s.io/api/authentication/v1"
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/ampbridge/ampbridge/policy"
 	"github.com/ampbridge/ampbridge/policy/check"
+	"github.com/ampbridge/ampbridge/test/awstest"
 	"github.com/ampbridge/ampbridge/webhook/inject"
 )
 
@@ -44,6 +48,25 @@ func TestRefusedSample(t *testing.T) {
 		}
 		if (f.Proof == check.Pods) != (c.status == check.Warn) {
 			t.Errorf("%s is proven by %q", c.name, f.Proof)
+		}
+	}
+}
+
+// If this machine's clock is wrong, the new token is still good for STS.
+func TestMintTokenWithAWrongClock(t *testing.T) {
+	s := subject{Subject: policy.Subject{Namespace: "monitoring", ServiceAccount: "prometheus"}}
+	const audience = "sts.amazonaws.com"
+	issued := awstest.NewSigner("https://oidc.example", jose.ES256).Token(s.String(), audience)
+	x := runnerOn(t, map[string]any{"/api/v1/namespaces/monitoring/serviceaccounts/prometheus/token": authenticationv1.TokenRequest{
+		Status: authenticationv1.TokenRequestStatus{Token: issued}}})
+	x.policy = &policy.Policy{Token: policy.Token{Audience: audience}}
+	for ahead, want := range map[time.Duration]check.Status{
+		0: check.Pass, 2 * time.Minute: check.Pass, 2 * time.Hour: check.Warn, -2 * time.Hour: check.Warn,
+	} {
+		x.Now = func() time.Time { return time.Now().Add(ahead) }
+		s := s
+		if f := x.mintToken(t.Context(), &s); f.Status != want || s.token != issued {
+			t.Errorf("%s ahead: %s: %s; the token is kept: %t", ahead, f.Status, f.Message, s.token == issued)
 		}
 	}
 }
