@@ -44,7 +44,7 @@ const (
 	ScopeCluster Scope = "cluster"
 	// ScopeAWS checks need AWS alone.
 	ScopeAWS Scope = "aws"
-	// ScopeAll checks need both: most of them send AWS a token of the cluster.
+	// ScopeAll checks need both. Most of them send AWS a token of the cluster.
 	ScopeAll Scope = "all"
 )
 

@@ -25,8 +25,8 @@ const (
 	neverHolds
 )
 
-// evaluate evaluates all conditions of a statement. text names the condition that decides: one
-// that does not hold, or else one that is unknown.
+// evaluate evaluates all conditions of a statement. text names the condition that decides. That
+// is a condition that does not hold. If there is none, it is one that is unknown.
 func (r request) evaluate(conditions map[string]map[string]policy.Values) (result truth, text string) {
 	result = holds
 	for _, c := range sorted(conditions) {
@@ -131,7 +131,7 @@ func ofThisMachine(documents ...policy.Document) bool {
 	return false
 }
 
-// isClaim reports whether the key is a claim of an issuer: its service is a host name.
+// isClaim reports whether the key is a claim of an issuer. Then its service is a host name.
 func isClaim(key string) bool {
 	service, _, _ := strings.Cut(key, ":")
 	return strings.Contains(service, ".")
@@ -144,7 +144,7 @@ func truthOf(ok bool) truth {
 	return neverHolds
 }
 
-// comparison returns the function that compares a value of the document with the request's;
+// comparison returns the function that compares the document's value with the request's value;
 // nil: the operator is not known. A negated operator holds if no value matches.
 func comparison(operator string) (matches func(want, have string) bool, negated bool) {
 	kind, negated := strings.Replace(operator, "not", "", 1), strings.Contains(operator, "not")
@@ -169,7 +169,7 @@ func comparison(operator string) (matches func(want, have string) bool, negated 
 	return matches, negated
 }
 
-// dates compares two times. accepted judges the order of the request's and the document's.
+// dates compares two times. accepted gets the order of the request's time and the document's time.
 func dates(accepted func(order int) bool) func(want, have string) bool {
 	return func(want, have string) bool {
 		w, err := parseDate(want)

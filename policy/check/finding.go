@@ -75,7 +75,7 @@ type Finding struct {
 	About  About  `json:"about,omitzero"`
 	// Message describes what was found, without secrets.
 	Message string `json:"message"`
-	// BlockedBy is the failed check because of which this one was skipped.
+	// BlockedBy is the failed check that caused this one to be skipped.
 	BlockedBy ID `json:"blockedBy,omitempty"`
 	// Excluded is true if the check was skipped on purpose: a flag excludes it, or it
 	// does not apply. [Report.Unchecked] ignores such findings.

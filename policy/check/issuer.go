@@ -47,8 +47,8 @@ func Issuer(named, found policy.Issuer) Finding {
 
 // Published is what an issuer publishes outside the cluster.
 type Published struct {
-	// Problem is why the discovery document or the keys could not be read; empty:
-	// they were.
+	// Problem is why the discovery document or the keys could not be read; empty: they
+	// could be read.
 	Problem string
 	// Unreached is true if the issuer did not answer this machine. AWS has another network.
 	Unreached bool
@@ -62,9 +62,9 @@ type Published struct {
 	Signed bool
 	// OtherID is the ID, in quotes, of another key that verifies the token; empty: there is none.
 	OtherID string
-	// Public is true if this machine trusts the certificate: then AWS needs no thumbprint.
+	// Public is true if this machine trusts the certificate. AWS then needs no thumbprint.
 	Public bool
-	// Thumbprint is that of the last certificate of the chain.
+	// Thumbprint is the thumbprint of the last certificate of the chain.
 	Thumbprint string
 }
 

@@ -43,7 +43,7 @@ type queue struct {
 	newest float64
 	// sent is the time of the newest sample that was sent or given up; 0: there is none.
 	sent float64
-	// attempts counts every sending of a sample, also if it is retried or refused. Native
+	// attempts counts every attempt to send a sample, including retries and refusals. Native
 	// histograms count as samples.
 	attempts, retried, failed, pending float64
 	// relabelled counts samples that write_relabel_configs dropped.
@@ -122,17 +122,17 @@ func (m Metrics) queue(b policy.Block) (q queue) {
 	return q
 }
 
-// loss is data that Prometheus gave up. Samples that AMP refuses are not among it: queueState
-// judges them.
+// loss is data that Prometheus gave up, without the samples that AMP refuses. queueState judges
+// those.
 type loss struct {
 	metric, reason string
 	count          float64
 	what, fix      string
 }
 
-// losses are the counters that [Metrics.queue] reads. The user wants what
-// write_relabel_configs drop (reason dropped_series). Before 2.53 the counters have no reason
-// and may include it.
+// losses are the counters that [Metrics.queue] reads. They do not include samples that the user's
+// write_relabel_configs drop (reason dropped_series). Before 2.53 the counters have no reason and
+// may include those samples.
 var losses = []loss{
 	{
 		metric: "metadata_failed_total", what: "metadata entries (HELP, TYPE) were refused",
@@ -192,11 +192,12 @@ func same(a, b map[string]string, names ...string) bool {
 // lag returns how far the queue is behind.
 func (q queue) lag() time.Duration { return seconds(max(0, q.newest-q.sent)) }
 
-// idleLimit is how old the newest sample that was sent may be.
+// idleLimit is the largest age of the newest sent sample in a healthy queue.
 const idleLimit = 10 * time.Minute
 
-// clock returns Prometheus's time, which is that of its last garbage collection: there is one
-// every two minutes. If Prometheus does not report it, clock returns now, doctor's time.
+// clock returns Prometheus's time. That is the time of its last garbage collection, and there is
+// one every two minutes. If Prometheus does not report it, clock returns now, which is doctor's
+// time.
 func (m Metrics) clock(now time.Time) time.Time {
 	if collected, _ := m.of("go_memstats_last_gc_time_seconds"); collected > 0 {
 		return unix(collected)
@@ -219,7 +220,7 @@ func FlowState(first, last Metrics, apart time.Duration, blocks []policy.Block, 
 	for _, b := range blocks {
 		one, done := queueState(cmp.Or(b.Name, b.ID), first.queue(b), last.queue(b), apart, clock, up)
 		final = final && done
-		// A skipped check and a warning are equally bad.
+		// A skipped check and a warning count as equally bad here.
 		if one.Status.Worse(worst.Status) && worst.Status != Skip || one.Status == Skip && worst.Status == Warn ||
 			one.Status == Fail {
 			worst = one
@@ -255,14 +256,14 @@ func queueState(
 	)
 	age := clock.Sub(unix(is.sent))
 	if is.sent > 0 && is.failed == 0 && is.retried == 0 && is.lag() <= lagTolerated && age <= idleLimit {
-		// AMP accepted everything at the first attempt.
+		// AMP accepted every sample at the first attempt.
 		return is.lost(
 			name,
 			Passed(Flow, About{}, "%s is %s behind, nothing refused, nothing retried", name, Span(is.lag())),
 		), true
 	}
 	if is.attempts < was.attempts || is.failed < was.failed || !was.found {
-		was = queue{} // Prometheus was started again, or has read its configuration, between the reads
+		was = queue{} // Prometheus restarted, or reloaded its configuration, between the reads
 	}
 	failed, retried := is.failed-was.failed, is.retried-was.retried
 	// A pending sample may be an attempt without an answer yet.

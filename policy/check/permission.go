@@ -12,25 +12,25 @@ import (
 // Answer is the result of an evaluation.
 type Answer int
 
-// The answers. IAM denies what no statement allows.
+// The answers. IAM denies an action that no statement allows.
 const (
 	Silent Answer = iota
 	Allows
 	Denies
-	// Depends means that a condition decides that cannot be evaluated.
+	// Depends means that the answer depends on a condition that cannot be evaluated.
 	Depends
 )
 
 // Evaluate is IAM's evaluation of identity policies or of a boundary
 // (https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_evaluation-logic.html).
-// It is [Depends] if a condition decides.
+// It returns [Depends] if a condition decides that cannot be evaluated here.
 func Evaluate(documents []policy.Document, action, resource string) Answer {
 	answer, _ := request{}.decide(documents, action, resource)
 	return answer
 }
 
-// decide evaluates documents for a request. text names the statement that denies, the
-// condition that decides, or one that is not met; empty: there is none.
+// decide evaluates documents for a request. text names the statement that denies, or the condition
+// that decides or does not hold; empty: there is none.
 func (r request) decide(documents []policy.Document, action, resource string) (answer Answer, text string) {
 	allows := false
 	var mayAllow, mayDeny, notMet string
@@ -71,7 +71,7 @@ func (r request) decide(documents []policy.Document, action, resource string) (a
 }
 
 // AllowsAll reports whether a document allows all the actions, or leaves them to a
-// condition. If not, it returns the first that it does not allow.
+// condition. If not, it returns the first action that the document does not allow.
 func AllowsAll(d policy.Document, actions policy.Values, resource string) (missing string, ok bool) {
 	for _, action := range actions {
 		if answer := Evaluate([]policy.Document{d}, action, resource); answer != Allows && answer != Depends {
@@ -163,7 +163,7 @@ func requestTo(d policy.Destination) request {
 	return r
 }
 
-// evaluateAll returns the worst answer about the actions, those that it is about, and the
+// evaluateAll returns the worst answer about the actions, the actions with that answer, and the
 // condition that decides.
 func (r request) evaluateAll(documents []policy.Document, actions policy.Values, resource string) (worst Answer, about, text string) {
 	badness := func(a Answer) int { return slices.Index([]Answer{Allows, Depends, Silent, Denies}, a) }
@@ -197,7 +197,7 @@ type RolePolicy struct {
 	Document policy.Document
 }
 
-// Permission judges all the policies of a role together. own is the name of the one
+// Permission judges all the policies of a role together. own is the name of the policy
 // that sync writes; empty: sync does not manage the role.
 func Permission(policies []RolePolicy, own string, d policy.Destination, fix Fix) Finding {
 	actions, resource := NeededOf(d)
@@ -336,7 +336,7 @@ func Bounds(b BoundaryState, wanted string, d policy.Destination, fix, bootstrap
 		"let the boundary allow " + action + " on " + resource + ": it is a managed policy that the account's administrators keep",
 	)
 	if answer == Silent {
-		// An administrator wrote the statement that denies: no command removes it.
+		// An administrator wrote the statement that denies, so the fix has no command.
 		widenFix.Commands = []Command{
 			{
 				"aws",

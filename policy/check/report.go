@@ -11,15 +11,15 @@ import (
 type Report struct {
 	// Cluster is the policy's name of the cluster; empty: it is not known.
 	Cluster string `json:"cluster"`
-	// Healthy is true if a check ran and none failed, whatever was skipped: see
-	// [Report.Unchecked].
+	// Healthy is true if a check ran and none failed. [Report.Unchecked] has the checks that were
+	// skipped.
 	Healthy  bool      `json:"healthy"`
 	Findings []Finding `json:"findings"`
 	Head     Head      `json:"run"`
 }
 
-// Head identifies a run of the checks: when it was, and what it checked. Empty members
-// are not known.
+// Head identifies a run of the checks by its time and what it checked. Empty members are not
+// known.
 type Head struct {
 	Started time.Time `json:"started,omitzero"`
 	// Seconds is how long the run took.
@@ -116,8 +116,8 @@ func (r *Runner) Blocked(id ID, a About) bool {
 	return false
 }
 
-// Skip adds findings of skipped checks. The reason counts if no check failed that they depend
-// on.
+// Skip adds findings of skipped checks. The findings have the reason, unless a check that they
+// depend on failed.
 func (r *Runner) Skip(a About, reason string, ids ...ID) {
 	for _, id := range ids {
 		if !r.Blocked(id, a) {
@@ -157,8 +157,8 @@ func (r *Runner) Run(id ID, a About, probe func() Finding) bool {
 	return f.Status == Pass || f.Status == Warn
 }
 
-// Complete adds a skipped finding for every check without a finding. So a report never looks
-// better because a check is missing.
+// Complete adds a skipped finding for every check without a finding, so that a report never
+// looks better because a check is missing.
 func (r *Runner) Complete(reason string) {
 	for _, c := range All {
 		if !r.Has(c.ID) {

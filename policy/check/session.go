@@ -69,8 +69,8 @@ func (r Refusal) Unread() bool {
 	return strings.HasPrefix(r.Code, "IDPCommunicationError") || strings.Contains(r.Text, "verification key")
 }
 
-// Unanswered judges a call to AWS's default address that got no answer. It proves nothing about
-// the pods, because they have another network than this machine.
+// Unanswered judges a call to AWS's default address that got no answer. Such a call proves nothing
+// about the pods, because they have another network than this machine.
 func Unanswered(r Refusal) Finding {
 	f := Skipped("", About{}, "this machine could not reach AWS, and whether the pods can is not proven: %s", r)
 	f.Fix = &Fix{

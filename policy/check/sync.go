@@ -8,7 +8,7 @@ import (
 
 // SyncState has what doctor observed of sync.
 type SyncState struct {
-	// Workload is the object that runs it, such as deployment/ampbridge-sync; empty:
+	// Workload is the object that runs sync, such as deployment/ampbridge-sync; empty:
 	// none in the cluster.
 	Workload string
 	// CronJob is set if the workload is a CronJob; nil: it is a Deployment.

@@ -17,7 +17,7 @@ type Claims struct {
 	Issuer   policy.Issuer
 	Subject  string
 	Audience []string
-	// Issued is the issuer's time; zero: the token does not have it.
+	// Issued is when the issuer made the token; zero: the token does not have it.
 	Issued, Expires time.Time
 	// KeyID and Algorithm are from the header of its signature.
 	KeyID, Algorithm string
@@ -95,8 +95,8 @@ func clockAhead(c Claims, isNew bool, now time.Time) time.Duration {
 	return ahead
 }
 
-// Token judges a token's claims. now is the time of this machine's clock. If that clock is wrong,
-// the API server's counts.
+// Token judges a token's claims. now is the time of this machine's clock. If the token shows that
+// this clock is wrong, Token uses the API server's time.
 func Token(c Claims, want WantedToken, now time.Time) Finding {
 	ahead := clockAhead(c, want.New, now)
 	now = now.Add(-ahead)

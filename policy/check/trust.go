@@ -17,7 +17,7 @@ type WantedTrust struct {
 	Issuer   policy.Issuer
 	Audience string
 	Subject  policy.Subject
-	// Now is the time of the request; zero: conditions on it are not evaluated.
+	// Now is the time of the request; zero: conditions on the time are not evaluated.
 	Now time.Time
 }
 
@@ -124,8 +124,8 @@ func nameOf(s policy.Statement, index int) string {
 	return fmt.Sprintf("statement %d", index+1)
 }
 
-// MergeTrust returns the trust document with the statement of another document in place of all
-// statements about web identities of the provider. It keeps the statements for other
+// MergeTrust returns the trust document with the given statement in place of all statements about
+// web identities of the provider. It keeps the statements for other
 // clusters, services and people.
 func (w WantedTrust) MergeTrust(document string, statement policy.Document) policy.Document {
 	d, err := policy.ParseDocument(document)
@@ -179,8 +179,8 @@ func (w WantedTrust) miss(s policy.Statement) (reason string, values *Comparison
 	return "", nil
 }
 
-// condition returns why a condition is wrong: it lets in too much, or it never holds; empty: it
-// is right.
+// condition returns why a condition is wrong, because it lets in too much or never holds; empty:
+// it is right.
 func (w WantedTrust) condition(operator, key string, values policy.Values) (reason string, compared *Comparison) {
 	folded, lower := strings.ToLower(operator), strings.ToLower(key) // IAM ignores the case of both
 	subOrAud := strings.HasSuffix(lower, ":sub") || strings.HasSuffix(lower, ":aud")
