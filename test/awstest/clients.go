@@ -5,13 +5,52 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"net/http"
+	"slices"
+	"strings"
+	"testing"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	v4 "github.com/aws/aws-sdk-go-v2/aws/signer/v4"
 	"github.com/aws/aws-sdk-go-v2/service/iam"
 	"github.com/aws/aws-sdk-go-v2/service/sts"
+
+	"github.com/ampbridge/ampbridge/test/testkit"
 )
+
+// Config returns an SDK configuration that sends calls, signed with creds, to the
+// double.
+func (c *Cloud) Config(creds Credentials, region string) aws.Config {
+	return aws.Config{Region: region, Credentials: creds, BaseEndpoint: new(c.URL)}
+}
+
+// Environ returns the environment ("NAME=value") that makes the SDKs of another
+// process use the double.
+func (c *Cloud) Environ() []string {
+	return []string{
+		"AWS_ENDPOINT_URL=" + c.URL,
+		"AWS_ENDPOINT_URL_IAM=" + c.URL,
+		"AWS_ENDPOINT_URL_STS=" + c.URL,
+		"AWS_ENDPOINT_URL_AMP=" + c.URL,
+		"AWS_ENDPOINT_URL_S3=" + c.URL,
+	}
+}
+
+// Setenv sets the variables of the test's own process so that an AWS SDK finds these
+// credentials, and none of the machine's.
+func (c *Cloud) Setenv(t testing.TB, credentials Credentials) {
+	t.Helper()
+	empty := testkit.TempFile(t, "empty", "")
+	nothing := []string{
+		"AWS_CONFIG_FILE=" + empty, "AWS_SHARED_CREDENTIALS_FILE=" + empty, "AWS_EC2_METADATA_DISABLED=true",
+		"AWS_REGION=", "AWS_DEFAULT_REGION=", "AWS_PROFILE=", "AWS_SESSION_TOKEN=", "AWS_CA_BUNDLE=",
+		"AWS_WEB_IDENTITY_TOKEN_FILE=", "AWS_ROLE_ARN=",
+	}
+	for _, v := range slices.Concat(nothing, c.Environ(), credentials.Environ()) {
+		name, value, _ := strings.Cut(v, "=")
+		t.Setenv(name, value)
+	}
+}
 
 // IAM returns a client that acts with the account's [Account.AdminCredentials].
 func (a *Account) IAM() *iam.Client {

@@ -50,14 +50,9 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"path/filepath"
-	"slices"
-	"strings"
 	"sync"
 	"testing"
 	"time"
-
-	"github.com/aws/aws-sdk-go-v2/aws"
 )
 
 // Options configures a Cloud. The zero value serves on free ports and
@@ -261,43 +256,6 @@ func (c *Cloud) set(field *time.Duration, d time.Duration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	*field = d
-}
-
-// Config returns an SDK configuration that sends calls, signed with creds, to the
-// double.
-func (c *Cloud) Config(creds Credentials, region string) aws.Config {
-	return aws.Config{Region: region, Credentials: creds, BaseEndpoint: aws.String(c.URL)}
-}
-
-// Environ returns the environment ("NAME=value") that makes the SDKs of another
-// process use the double.
-func (c *Cloud) Environ() []string {
-	return []string{
-		"AWS_ENDPOINT_URL=" + c.URL,
-		"AWS_ENDPOINT_URL_IAM=" + c.URL,
-		"AWS_ENDPOINT_URL_STS=" + c.URL,
-		"AWS_ENDPOINT_URL_AMP=" + c.URL,
-		"AWS_ENDPOINT_URL_S3=" + c.URL,
-	}
-}
-
-// Setenv sets the variables of the test's own process so that an AWS SDK finds these
-// credentials, and none of the machine's.
-func (c *Cloud) Setenv(t testing.TB, credentials Credentials) {
-	t.Helper()
-	empty := filepath.Join(t.TempDir(), "empty")
-	if err := os.WriteFile(empty, nil, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	nothing := []string{
-		"AWS_CONFIG_FILE=" + empty, "AWS_SHARED_CREDENTIALS_FILE=" + empty, "AWS_EC2_METADATA_DISABLED=true",
-		"AWS_REGION=", "AWS_DEFAULT_REGION=", "AWS_PROFILE=", "AWS_SESSION_TOKEN=", "AWS_CA_BUNDLE=",
-		"AWS_WEB_IDENTITY_TOKEN_FILE=", "AWS_ROLE_ARN=",
-	}
-	for _, v := range slices.Concat(nothing, c.Environ(), credentials.Environ()) {
-		name, value, _ := strings.Cut(v, "=")
-		t.Setenv(name, value)
-	}
 }
 
 // Account returns the account with that id (12 digits) in the commercial partition.

@@ -4,7 +4,6 @@ import (
 	"go/scanner"
 	"go/token"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -55,14 +54,10 @@ func TestShippedTextIsPlain(t *testing.T) {
 		if strings.HasSuffix(name, "_test.go") || (!isGo && !configuration) {
 			return nil
 		}
-		content, err := os.ReadFile(path)
-		if err != nil {
-			return err
-		}
+		texts := []string{testkit.ReadFile(t, path)}
 		read++
-		texts := []string{string(content)}
 		if isGo {
-			texts = prose(content)
+			texts = prose([]byte(texts[0]))
 		}
 		for _, text := range texts {
 			for _, problem := range Find(text) {
