@@ -196,7 +196,13 @@ func (x *runner) checkWrite(ctx context.Context, s *subject, d policy.Destinatio
 		x.checks.Exclude(about, "excluded by --no-write", check.Write)
 		return
 	case session == nil:
-		x.skipUntilFlow(check.Write, about, "there is no session to sign with")
+		if !x.checks.Blocked(check.Write, about) {
+			f := check.Skipped(check.Write, about, "there is no session to sign with")
+			if x.flowProves(ctx, about, d) {
+				f.Proof = check.Flow
+			}
+			x.checks.Add(f)
+		}
 		return
 	}
 	x.checks.Run(check.Write, about, func() check.Finding {
@@ -241,12 +247,12 @@ func (x *runner) refusedBy(
 	judge func(check.Refusal, policy.Destination) check.Finding,
 ) check.Finding {
 	if r.NoAnswer() {
-		for _, s := range x.subjects {
-			if pod := x.podWithSession(ctx, s, d); pod != "" {
-				f := skipped("this machine could not reach AMP; the check flow shows whether the pods can: %s", r)
+		if slices.ContainsFunc(x.subjects, func(s *subject) bool { return x.podWithSession(ctx, s, d) != "" }) {
+			f := skipped("this machine could not reach AMP; the check flow shows whether the pods can: %s", r)
+			if id != check.Read && x.flowProves(ctx, about, d) { // a write proves no right to query
 				f.Proof = check.Flow
-				return f
 			}
+			return f
 		}
 		if d.Endpoint == "" && d.RemoteWrite.ProxyURL == "" && d.RemoteWrite.CABundle == "" {
 			return check.Unanswered(r)
@@ -259,14 +265,29 @@ func (x *runner) refusedBy(
 	return f
 }
 
-// skipUntilFlow adds a skipped finding that becomes a pass if the check flow passes.
-func (x *runner) skipUntilFlow(id check.ID, about check.About, reason string) {
-	if x.checks.Blocked(id, about) {
-		return
+// flowProves reports whether the flow of a pod proves that d accepts writes: every injected pod
+// that the finding is about writes to d.
+func (x *runner) flowProves(ctx context.Context, about check.About, d policy.Destination) bool {
+	if x.cluster == nil {
+		return false
 	}
-	f := check.Skipped(id, about, "%s", reason)
-	f.Proof = check.Flow
-	x.checks.Add(f)
+	for _, s := range x.subjects {
+		granted := slices.ContainsFunc(s.destinations, func(g policy.Destination) bool { return g.Name == d.Name })
+		if !granted || about.Subject != "" && about.Subject != s.String() {
+			continue
+		}
+		pods, err := x.prometheusPods(ctx, s)
+		if err != nil || slices.ContainsFunc(pods, func(pod *runningPod) bool { return pod.config != nil && !x.writesTo(ctx, pod, d.Name) }) {
+			return false
+		}
+	}
+	return true
+}
+
+// writesTo reports whether the pod's sidecar serves the destination's block.
+func (x *runner) writesTo(ctx context.Context, pod *runningPod, destination string) bool {
+	return !slices.Contains(x.leftOut(ctx, pod), policy.BlockName(destination)) &&
+		slices.ContainsFunc(pod.config.Destinations, func(d sidecarconfig.Destination) bool { return d.Name == destination })
 }
 
 // keepSession keeps a session for the checks of the write and the query.
