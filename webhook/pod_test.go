@@ -19,6 +19,7 @@ import (
 	clienttesting "k8s.io/client-go/testing"
 
 	"github.com/ampbridge/ampbridge/policy"
+	"github.com/ampbridge/ampbridge/test/patchtest"
 	"github.com/ampbridge/ampbridge/test/testkit"
 	"github.com/ampbridge/ampbridge/webhook"
 	"github.com/ampbridge/ampbridge/webhook/inject"
@@ -44,7 +45,7 @@ func TestPodIsInjected(t *testing.T) {
 			if answer.PatchType == nil || *answer.PatchType != admissionv1.PatchTypeJSONPatch {
 				t.Fatalf("patch type: got %v; warnings %q", answer.PatchType, answer.Warnings)
 			}
-			changed := testkit.ApplyPatch(t, r.Object.Raw, answer.Patch)
+			changed := patchtest.Apply(t, r.Object.Raw, answer.Patch)
 			var pod corev1.Pod
 			testkit.Must(t, json.Unmarshal(changed, &pod))
 			if first := pod.Spec.InitContainers[0]; first.Name != "ampbridge-config" || first.Image != image {

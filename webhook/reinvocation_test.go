@@ -9,6 +9,7 @@ import (
 
 	"github.com/ampbridge/ampbridge/policy"
 	"github.com/ampbridge/ampbridge/test/otherwebhooks"
+	"github.com/ampbridge/ampbridge/test/patchtest"
 	"github.com/ampbridge/ampbridge/test/testkit"
 	"github.com/ampbridge/ampbridge/webhook/breaker"
 )
@@ -19,7 +20,7 @@ func TestIdentityThatAppearsLater(t *testing.T) {
 	f := newFixture(t)
 	f.policy.Grants[0].Environment = policy.EnvironmentContainer
 	r := podRequest(t, operatorPod, nil)
-	r.Object.Raw = testkit.ApplyPatch(t, r.Object.Raw, f.review("/pods/enabled", r).Patch)
+	r.Object.Raw = patchtest.Apply(t, r.Object.Raw, f.review("/pods/enabled", r).Patch)
 	variables := func() string {
 		t.Helper()
 		var pod struct {
@@ -38,14 +39,14 @@ func TestIdentityThatAppearsLater(t *testing.T) {
 	if got := variables(); got != all {
 		t.Fatalf("the first time: %s, want %s", got, all)
 	}
-	r.Object.Raw = testkit.ApplyPatch(t, r.Object.Raw, []byte(`[{"op": "add", "path": "/spec/containers/0/env/-",
+	r.Object.Raw = patchtest.Apply(t, r.Object.Raw, []byte(`[{"op": "add", "path": "/spec/containers/0/env/-",
 "value": {"name": "AWS_CONTAINER_CREDENTIALS_FULL_URI", "value": "http://169.254.170.23/v1/credentials"}}]`))
 	f.Breaker = func(context.Context) (breaker.State, error) { return breaker.State{}, errors.New("not available") }
 	answer := f.review("/pods/enabled", r)
 	if len(answer.Warnings) > 0 || answer.Patch == nil {
 		t.Fatalf("warnings %q, patch %s", answer.Warnings, answer.Patch)
 	}
-	r.Object.Raw = testkit.ApplyPatch(t, r.Object.Raw, answer.Patch)
+	r.Object.Raw = patchtest.Apply(t, r.Object.Raw, answer.Patch)
 	if got, want := variables(), "AWS_CONTAINER_CREDENTIALS_FULL_URI"; got != want {
 		t.Errorf("the second time: %s, want %s", got, want)
 	}
@@ -60,7 +61,7 @@ func TestInjectionIsTakenBack(t *testing.T) {
 	f := newFixture(t)
 	r := podRequest(t, operatorPod, nil)
 	plain := r.Object.Raw
-	whole := testkit.ApplyPatch(t, plain, f.review("/pods/enabled", r).Patch)
+	whole := patchtest.Apply(t, plain, f.review("/pods/enabled", r).Patch)
 	for _, change := range otherwebhooks.Changes() {
 		if change.Want != otherwebhooks.TakenBack {
 			continue
@@ -76,7 +77,7 @@ func TestInjectionIsTakenBack(t *testing.T) {
 		if len(answer.Warnings) != 1 || !strings.Contains(answer.Warnings[0], "is undone") || answer.Patch == nil {
 			t.Fatalf("%s: warnings %q, patch %s", change.Name, answer.Warnings, answer.Patch)
 		}
-		r.Object.Raw = testkit.ApplyPatch(t, r.Object.Raw, answer.Patch)
+		r.Object.Raw = patchtest.Apply(t, r.Object.Raw, answer.Patch)
 		if strings.Contains(string(r.Object.Raw), "ampbridge-") {
 			t.Errorf("%s: parts are left: %s", change.Name, r.Object.Raw)
 		}

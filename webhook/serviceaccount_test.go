@@ -7,7 +7,7 @@ import (
 	admissionv1 "k8s.io/api/admission/v1"
 
 	"github.com/ampbridge/ampbridge/policy"
-	"github.com/ampbridge/ampbridge/test/testkit"
+	"github.com/ampbridge/ampbridge/test/patchtest"
 	"github.com/ampbridge/ampbridge/webhook"
 )
 
@@ -18,7 +18,7 @@ func TestServiceAccountShowsRole(t *testing.T) {
 			r := serviceAccountRequest(t, account)
 			r.Operation = operation
 			answer := f.review("/serviceaccounts/enabled", r)
-			changed := testkit.ApplyPatch(t, r.Object.Raw, answer.Patch)
+			changed := patchtest.Apply(t, r.Object.Raw, answer.Patch)
 			if role := "arn:aws:iam::111122223333:role/ampbridge/dev-eks/ampbridge.dev-eks.central"; !strings.Contains(
 				string(changed),
 				role,

@@ -137,19 +137,6 @@ func TestMustFailsWithTheError(t *testing.T) {
 	}
 }
 
-func TestApplyPatch(t *testing.T) {
-	const patch = `[{"op":"test","path":"/a","value":1},{"op":"replace","path":"/a","value":2}]`
-	if got := testkit.ApplyPatch(t, []byte(`{"a":1}`), []byte(patch)); string(got) != `{"a":2}` {
-		t.Errorf("got %s", got)
-	}
-	for document, bad := range map[string]string{`{"a":3}`: patch, `{"a":1}`: `{"op":"replace"}`} {
-		r := record(t, func(tb testing.TB) { testkit.ApplyPatch(tb, []byte(document), []byte(bad)) })
-		if !strings.Contains(r.fatal, bad) {
-			t.Errorf("%s with %s: failed with %q", document, bad, r.fatal)
-		}
-	}
-}
-
 func TestDecodeJSONFailsWithTheText(t *testing.T) {
 	var got struct{ Name string }
 	testkit.DecodeJSON(t, []byte(`{"name":"a"}`), &got)

@@ -11,6 +11,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/ampbridge/ampbridge/policy"
+	"github.com/ampbridge/ampbridge/test/patchtest"
 	"github.com/ampbridge/ampbridge/test/policytest"
 	"github.com/ampbridge/ampbridge/test/testkit"
 	"github.com/ampbridge/ampbridge/webhook/breaker"
@@ -66,7 +67,7 @@ func admitted(t testing.TB, pod string, p *policy.Policy) string {
 	}
 	patch, err := json.Marshal(operations)
 	testkit.Must(t, err)
-	return string(testkit.ApplyPatch(t, []byte(pod), patch))
+	return string(patchtest.Apply(t, []byte(pod), patch))
 }
 
 // waiting is the status of a pod whose sidecar has a state.

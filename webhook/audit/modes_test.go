@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/ampbridge/ampbridge/policy"
+	"github.com/ampbridge/ampbridge/test/patchtest"
 	"github.com/ampbridge/ampbridge/test/policytest"
 	"github.com/ampbridge/ampbridge/test/testkit"
 	"github.com/ampbridge/ampbridge/webhook/inject"
@@ -39,7 +40,7 @@ func TestAssessModes(t *testing.T) {
 			}
 			patch, err := inject.AppendPatch(nil, operations)
 			testkit.Must(t, err)
-			injected := string(testkit.ApplyPatch(t, []byte(text), patch))
+			injected := string(patchtest.Apply(t, []byte(text), patch))
 			if f := assess(p, injected); f.Kind != Healthy {
 				t.Errorf("injected: %+v", f)
 			}

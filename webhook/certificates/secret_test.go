@@ -12,6 +12,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/ampbridge/ampbridge/test/patchtest"
 	"github.com/ampbridge/ampbridge/test/testkit"
 )
 
@@ -174,7 +175,7 @@ func TestBundlePatch(t *testing.T) {
 	document, err := json.Marshal(before)
 	testkit.Must(t, err)
 	var after admissionv1.MutatingWebhookConfiguration
-	testkit.Must(t, json.Unmarshal(testkit.ApplyPatch(t, document, patch), &after))
+	testkit.Must(t, json.Unmarshal(patchtest.Apply(t, document, patch), &after))
 	want := before.DeepCopy()
 	want.Webhooks[0].ClientConfig.CABundle, want.Webhooks[4].ClientConfig.CABundle = []byte("new"), []byte("new")
 	testkit.Equal(t, "the configuration after the patch", want, &after)

@@ -14,6 +14,7 @@ import (
 
 	"github.com/ampbridge/ampbridge/policy"
 	"github.com/ampbridge/ampbridge/policy/sidecarconfig"
+	"github.com/ampbridge/ampbridge/test/patchtest"
 	"github.com/ampbridge/ampbridge/test/testkit"
 )
 
@@ -118,7 +119,7 @@ func apply(t testing.TB, data []byte, ops []jsonpatch.Operation) []byte {
 	other, err := stdjson.Marshal(ops)
 	testkit.Must(t, err)
 	testkit.Equal(t, "AppendPatch and encoding/json differ", generic(t, other), generic(t, text))
-	return testkit.ApplyPatch(t, data, text)
+	return patchtest.Apply(t, data, text)
 }
 
 // generic decodes JSON and keeps the notation of numbers.

@@ -1,4 +1,5 @@
-package testkit
+// Package patchtest applies JSON patches in tests.
+package patchtest
 
 import (
 	"testing"
@@ -6,8 +7,8 @@ import (
 	jsonpatch "github.com/evanphx/json-patch/v5"
 )
 
-// ApplyPatch returns a document after the API server has applied a JSON patch to it.
-func ApplyPatch(t testing.TB, document, patch []byte) []byte {
+// Apply returns a document after the API server has applied a JSON patch to it.
+func Apply(t testing.TB, document, patch []byte) []byte {
 	t.Helper()
 	decoded, err := jsonpatch.DecodePatch(patch)
 	if err != nil {
