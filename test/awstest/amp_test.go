@@ -3,11 +3,8 @@ package awstest_test
 import (
 	"bytes"
 	"context"
-	"crypto/sha256"
 	"encoding/binary"
-	"encoding/hex"
 	"encoding/json"
-	"errors"
 	"io"
 	"math"
 	"net/http"
@@ -16,8 +13,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/aws/aws-sdk-go-v2/aws"
-	v4 "github.com/aws/aws-sdk-go-v2/aws/signer/v4"
 	"github.com/aws/aws-sdk-go-v2/service/iam"
 	"google.golang.org/protobuf/encoding/protowire"
 
@@ -63,15 +58,6 @@ func (f *fixture) unsigned(method, path string, body []byte) *http.Request {
 	return r
 }
 
-func (f *fixture) sign(r *http.Request, body []byte, creds awstest.Credentials, service, region string, at time.Time) {
-	f.t.Helper()
-	hash := sha256.Sum256(body)
-	signed := aws.Credentials{AccessKeyID: creds.AccessKeyID, SecretAccessKey: creds.SecretAccessKey, SessionToken: creds.SessionToken}
-	if err := v4.NewSigner().SignHTTP(background, signed, r, hex.EncodeToString(hash[:]), service, region, at); err != nil {
-		f.t.Fatal(err)
-	}
-}
-
 // send returns the status, the error's type and the body.
 func (f *fixture) send(r *http.Request) (int, string, string) {
 	f.t.Helper()
@@ -79,11 +65,7 @@ func (f *fixture) send(r *http.Request) (int, string, string) {
 	if err != nil {
 		f.t.Fatal(err)
 	}
-	body, err := io.ReadAll(response.Body)
-	if err := errors.Join(err, response.Body.Close()); err != nil {
-		f.t.Fatal(err)
-	}
-	return response.StatusCode, response.Header.Get("X-Amzn-Errortype"), string(body)
+	return response.StatusCode, response.Header.Get("X-Amzn-Errortype"), testkit.ReadBody(f.t, response)
 }
 
 func (f *fixture) writePath() string { return "/workspaces/" + f.workspace.ID + "/api/v1/remote_write" }
@@ -264,7 +246,7 @@ func TestASessionFollowsItsRole(t *testing.T) {
 			t.Errorf("write: %d %s, want %d", status, text, want)
 		}
 	}
-	name := aws.String(writerRole)
+	name := new(writerRole)
 	write(204)
 	f.updateTrust(trust(f.provider, eksIssuer, "system:serviceaccount:other:other"))
 	write(204) // a session outlives the trust that it came from
@@ -275,13 +257,13 @@ func TestASessionFollowsItsRole(t *testing.T) {
 	)
 	testkit.Must(t, err)
 	testkit.Must(t, call(f.iam.PutRolePermissionsBoundary,
-		&iam.PutRolePermissionsBoundaryInput{RoleName: name, PermissionsBoundary: aws.String(boundary)})())
+		&iam.PutRolePermissionsBoundaryInput{RoleName: name, PermissionsBoundary: new(boundary)})())
 	write(403)
 	testkit.Must(t, call(f.iam.DeleteRolePermissionsBoundary, &iam.DeleteRolePermissionsBoundaryInput{RoleName: name})())
 	write(204)
-	testkit.Must(t, call(f.iam.DeleteRolePolicy, &iam.DeleteRolePolicyInput{RoleName: name, PolicyName: aws.String("remote-write")})())
+	testkit.Must(t, call(f.iam.DeleteRolePolicy, &iam.DeleteRolePolicyInput{RoleName: name, PolicyName: new("remote-write")})())
 	write(403)
-	managed := aws.String("arn:aws:iam::aws:policy/AmazonPrometheusRemoteWriteAccess")
+	managed := new("arn:aws:iam::aws:policy/AmazonPrometheusRemoteWriteAccess")
 	testkit.Must(t, call(f.iam.AttachRolePolicy, &iam.AttachRolePolicyInput{RoleName: name, PolicyArn: managed})())
 	write(204)
 

@@ -1,13 +1,10 @@
 package awstest_test
 
 import (
-	"bytes"
 	"fmt"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"testing"
-	"time"
 
 	"github.com/ampbridge/ampbridge/test/awstest"
 	"github.com/ampbridge/ampbridge/test/testkit"
@@ -19,17 +16,11 @@ import (
 func TestRealPrometheusWrites(t *testing.T) {
 	binary := tools.Path(t, "prometheus")
 	f := newFixtureWith(t, awstest.Options{Prometheus: binary})
-	dir := t.TempDir()
-	write := func(name, text string) string {
-		path := filepath.Join(dir, name)
-		testkit.WriteFile(t, path, text)
-		return path
-	}
 	creds := f.session()
-	profile := write("credentials", fmt.Sprintf("[central]\naws_access_key_id = %s\naws_secret_access_key = %s\naws_session_token = %s\n",
+	profile := testkit.TempFile(t, "credentials", fmt.Sprintf("[central]\naws_access_key_id = %s\naws_secret_access_key = %s\naws_session_token = %s\n",
 		creds.AccessKeyID, creds.SecretAccessKey, creds.SessionToken))
 	address := testkit.FreeAddr(t)
-	configuration := write("prometheus.yml", fmt.Sprintf(`
+	configuration := testkit.TempFile(t, "prometheus.yml", fmt.Sprintf(`
 global: {scrape_interval: 200ms, external_labels: {cluster: dev}}
 scrape_configs:
 - job_name: self
@@ -40,11 +31,11 @@ remote_write:
   queue_config: {batch_send_deadline: 200ms}
 `, address, f.workspace.RemoteWriteURL(f.cloud.URL), region))
 
-	var output bytes.Buffer
+	var output testkit.Buffer
 	command := exec.Command(
 		binary,
 		"--config.file="+configuration,
-		"--storage.tsdb.path="+filepath.Join(dir, "data"),
+		"--storage.tsdb.path="+t.TempDir(),
 		"--web.listen-address="+address,
 	)
 	command.Env = append(os.Environ(), "AWS_SHARED_CREDENTIALS_FILE="+profile)
@@ -57,15 +48,13 @@ remote_write:
 			t.Logf("prometheus: %s", output.String())
 		}
 	})
-	for deadline := time.Now().Add(time.Minute); ; time.Sleep(200 * time.Millisecond) {
+	testkit.EventuallyEmpty(t, func() string {
 		samples, err := f.cloud.Query(background, f.workspace.ID, `up{cluster="dev",job="self"}`)
 		if err == nil && len(samples) == 1 && samples[0].Value == 1 {
-			break
+			return ""
 		}
-		if time.Now().After(deadline) {
-			t.Fatalf("no samples after a minute: %v, %v; writes: %+v", samples, err, f.cloud.Writes(f.workspace.ID))
-		}
-	}
+		return fmt.Sprintf("no samples: %v, %v; writes: %+v", samples, err, f.cloud.Writes(f.workspace.ID))
+	})
 	for _, write := range f.cloud.Writes(f.workspace.ID) {
 		if !write.Stored() || write.AccessKeyID != creds.AccessKeyID {
 			t.Errorf("write = %+v", write)

@@ -1,18 +1,28 @@
 package awstest_test
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"net/http"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
+	v4 "github.com/aws/aws-sdk-go-v2/aws/signer/v4"
 	"github.com/aws/aws-sdk-go-v2/service/sts"
 
 	"github.com/ampbridge/ampbridge/test/awstest"
 	"github.com/ampbridge/ampbridge/test/testkit"
 	"github.com/ampbridge/ampbridge/test/tools"
 )
+
+func (f *fixture) sign(r *http.Request, body []byte, creds awstest.Credentials, service, region string, at time.Time) {
+	f.t.Helper()
+	hash := sha256.Sum256(body)
+	signed := aws.Credentials{AccessKeyID: creds.AccessKeyID, SecretAccessKey: creds.SecretAccessKey, SessionToken: creds.SessionToken}
+	testkit.Must(f.t, v4.NewSigner().SignHTTP(background, signed, r, hex.EncodeToString(hash[:]), service, region, at))
+}
 
 // TestSignaturesOfQueryCalls is what IAM and STS say of requests that are not authentic.
 func TestSignaturesOfQueryCalls(t *testing.T) {
@@ -107,7 +117,7 @@ func TestSignedPathsAndQueries(t *testing.T) {
 func TestSessionPolicy(t *testing.T) {
 	f := newFixture(t)
 	out, err := f.assume(f.signer.Token(subject, stsTokens), func(in *sts.AssumeRoleWithWebIdentityInput) {
-		in.Policy = aws.String(`{"Version":"2012-10-17","Statement":{"Effect":"Allow","Action":"aps:QueryMetrics","Resource":"*"}}`)
+		in.Policy = new(`{"Version":"2012-10-17","Statement":{"Effect":"Allow","Action":"aps:QueryMetrics","Resource":"*"}}`)
 	})
 	testkit.Must(t, err)
 	creds := awstest.Credentials{

@@ -45,11 +45,10 @@ func TestRun(t *testing.T) {
 		strings.NewReader("Action=GetCallerIdentity&Version=2011-06-15"),
 	)
 	testkit.Must(t, err)
-	body, err := io.ReadAll(response.Body)
-	if err != nil || response.StatusCode != http.StatusForbidden || !strings.Contains(string(body), "MissingAuthenticationToken") {
-		t.Errorf("unsigned call: %d %s (%v)", response.StatusCode, body, err)
+	body := testkit.ReadBody(t, response)
+	if response.StatusCode != http.StatusForbidden || !strings.Contains(body, "MissingAuthenticationToken") {
+		t.Errorf("unsigned call: %d %s", response.StatusCode, body)
 	}
-	_ = response.Body.Close()
 	stop()
 	if err := <-ended; err != nil {
 		t.Error(err)
