@@ -1,4 +1,4 @@
-// Package metric declares metrics of the webhook, the auditor and the config sidecar.
+// Package metric declares the metrics of the webhook, sync, the auditor and the config sidecar.
 package metric
 
 import (

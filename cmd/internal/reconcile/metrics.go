@@ -8,6 +8,7 @@ import (
 
 	"github.com/ampbridge/ampbridge/policy"
 	"github.com/ampbridge/ampbridge/policy/plan"
+	"github.com/ampbridge/ampbridge/webhook/metric"
 )
 
 // metrics are the metrics of a running sync.
@@ -19,61 +20,38 @@ type metrics struct {
 }
 
 func newMetrics(registry prometheus.Registerer) *metrics {
-	gauge := func(name, help string) prometheus.Gauge {
-		return prometheus.NewGauge(prometheus.GaugeOpts{Name: name, Help: help})
-	}
-	m := &metrics{
-		leader: gauge("ampbridge_sync_leader", "1 if this process is the leader, which syncs; 0 if it is on standby."),
-		leaderSeen: gauge(
-			"ampbridge_sync_last_leader_seen_timestamp_seconds",
-			"When this process last was the leader or saw another process renew the Lease, in Unix time; 0 if never.",
-		),
-		destinations: gauge("ampbridge_sync_destinations", "Destinations with roles that sync manages."),
-		lastSuccess:  gauge("ampbridge_sync_last_success_timestamp_seconds", "When a pass last left everything in sync, in Unix time."),
-		refusals:     gauge("ampbridge_sync_refusals", "What the policy wants and the last pass refused; the log has the reasons."),
-		additions: gauge(
-			"ampbridge_sync_foreign_additions",
-			"Number of tags and policies that others have added to ampbridge's roles; sync does not remove them, and the "+
-				"log names them.",
-		),
-		policyLoaded: gauge(
-			"ampbridge_policy_last_load_success",
-			"1 if the newest version of the policy file is in force; 0 if it was refused. Then the last good version "+
-				"stays in force, if there is one.",
-		),
-		subjects: prometheus.NewGaugeVec(prometheus.GaugeOpts{
-			Name: "ampbridge_sync_subjects", Help: "Service accounts that a destination's role trusts, as the last pass planned it.",
-		}, []string{"destination"}),
-		changes: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "ampbridge_sync_changes_total",
-			Help: "Changes by the IAM operation (kind) and result: made, failed, or skipped because of another failure.",
-		}, []string{"kind", "result"}),
-		iamCalls: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "ampbridge_sync_iam_calls_total",
-			Help: "Calls to IAM and AMP, counting each attempt, by operation and result: ok, AWS's error code, or no answer.",
-		}, []string{"operation", "result"}),
-		drift: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "ampbridge_sync_drift_found_total",
-			Help: "Changes that were needed although neither the policy nor the service accounts had changed: somebody " +
-				"edited AWS by hand.",
-		}),
-	}
 	registry.MustRegister(
-		m.leader,
-		m.leaderSeen,
-		m.destinations,
-		m.lastSuccess,
-		m.refusals,
-		m.additions,
-		m.policyLoaded,
-		m.subjects,
-		m.changes,
-		m.iamCalls,
-		m.drift,
 		collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 	)
-	return m
+	declare := metric.Declare{Registry: registry}
+	return &metrics{
+		leader: declare.Gauge("ampbridge_sync_leader", "1 if this process is the leader, which syncs; 0 if it is on standby."),
+		leaderSeen: declare.Gauge("ampbridge_sync_last_leader_seen_timestamp_seconds",
+			"When this process last was the leader or saw another process renew the Lease, in Unix time; 0 if never."),
+		destinations: declare.Gauge("ampbridge_sync_destinations", "Destinations with roles that sync manages."),
+		lastSuccess: declare.Gauge("ampbridge_sync_last_success_timestamp_seconds",
+			"When a pass last left everything in sync, in Unix time."),
+		refusals: declare.Gauge("ampbridge_sync_refusals",
+			"What the policy wants and the last pass refused; the log has the reasons."),
+		additions: declare.Gauge("ampbridge_sync_foreign_additions",
+			"Number of tags and policies that others have added to ampbridge's roles; sync does not remove them, and the "+
+				"log names them."),
+		policyLoaded: declare.Gauge("ampbridge_policy_last_load_success",
+			"1 if the newest version of the policy file is in force; 0 if it was refused. Then the last good version "+
+				"stays in force, if there is one."),
+		subjects: declare.GaugeVec("ampbridge_sync_subjects",
+			"Service accounts that a destination's role trusts, as the last pass planned it.", "destination"),
+		changes: declare.CounterVec("ampbridge_sync_changes_total",
+			"Changes by the IAM operation (kind) and result: made, failed, or skipped because of another failure.",
+			"kind", "result"),
+		iamCalls: declare.CounterVec("ampbridge_sync_iam_calls_total",
+			"Calls to IAM and AMP, counting each attempt, by operation and result: ok, AWS's error code, or no answer.",
+			"operation", "result"),
+		drift: declare.Counter("ampbridge_sync_drift_found_total",
+			"Changes that were needed although neither the policy nor the service accounts had changed: somebody "+
+				"edited AWS by hand."),
+	}
 }
 
 func (m *metrics) called(operation, result string) {
