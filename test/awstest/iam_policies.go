@@ -218,11 +218,7 @@ func listPolicyVersions(q *queryCall) (any, error) {
 		list = append(list, p.versionXML(i))
 	}
 	slices.Reverse(list) // newest first
-	versions, end, err := paginate(q.form, list)
-	return struct {
-		Versions members[policyVersionXML]
-		page
-	}{members[policyVersionXML]{versions}, end}, err
+	return pageOf(q, "Versions", list)
 }
 
 func createPolicyVersion(q *queryCall) (any, error) {
@@ -366,11 +362,7 @@ func listRolePolicies(q *queryCall) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	names, end, err := paginate(q.form, slices.Sorted(maps.Keys(r.inline)))
-	return struct {
-		PolicyNames members[string]
-		page
-	}{members[string]{names}, end}, err
+	return pageOf(q, "PolicyNames", slices.Sorted(maps.Keys(r.inline)))
 }
 
 func deleteRolePolicy(q *queryCall) (any, error) {
@@ -431,11 +423,7 @@ func listAttachedRolePolicies(q *queryCall) (any, error) {
 			found = append(found, attached{p.name, arn})
 		}
 	}
-	policies, end, err := paginate(q.form, found)
-	return struct {
-		AttachedPolicies members[attached]
-		page
-	}{members[attached]{policies}, end}, err
+	return pageOf(q, "AttachedPolicies", found)
 }
 
 func putBoundary(q *queryCall) (any, error) {

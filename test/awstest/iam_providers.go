@@ -303,5 +303,5 @@ func listProviderTags(q *queryCall) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	return q.tagsPage(p.tags)
+	return pageOf(q, "Tags", p.tags)
 }

@@ -215,11 +215,7 @@ func listRoles(q *queryCall) (any, error) {
 			found = append(found, q.cloud.roleSummaryXML(r))
 		}
 	}
-	roles, end, err := paginate(q.form, found)
-	return struct {
-		Roles members[roleXML]
-		page
-	}{members[roleXML]{roles}, end}, err
+	return pageOf(q, "Roles", found)
 }
 
 func updateRole(q *queryCall) (any, error) {
@@ -281,18 +277,10 @@ func untagRole(q *queryCall) (any, error) {
 	})
 }
 
-func (q *queryCall) tagsPage(all []tag) (any, error) {
-	tags, end, err := paginate(q.form, all)
-	return struct {
-		Tags members[tag]
-		page
-	}{members[tag]{tags}, end}, err
-}
-
 func listRoleTags(q *queryCall) (any, error) {
 	r, err := q.openRole(true, nil)
 	if err != nil {
 		return nil, err
 	}
-	return q.tagsPage(r.tags)
+	return pageOf(q, "Tags", r.tags)
 }

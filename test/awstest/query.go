@@ -97,6 +97,19 @@ type page struct {
 	Marker      string `xml:",omitempty"`
 }
 
+// pageOf returns an answer with the page of the list that the call requests, as the element of that name.
+func pageOf[T any](q *queryCall, name string, all []T) (any, error) {
+	type list struct {
+		XMLName xml.Name
+		Members []T `xml:"member"`
+	}
+	items, end, err := paginate(q.form, all)
+	return struct {
+		List list
+		page
+	}{list{xml.Name{Local: name}, items}, end}, err
+}
+
 func paginate[T any](f form, items []T) ([]T, page, error) {
 	size, err := f.number("MaxItems", 100, 1, 1000)
 	if err != nil {
