@@ -157,6 +157,17 @@ func allowWrite(workspace string) string {
 	return fmt.Sprintf(`{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":["aps:RemoteWrite"],"Resource":[%q]}]}`, workspace)
 }
 
+// wantOutcome fails the test unless the call succeeded, or failed with the error if it should not succeed.
+func wantOutcome(t *testing.T, err error, success bool, code, message string) {
+	t.Helper()
+	switch {
+	case !success:
+		wantError(t, err, code, message)
+	case err != nil:
+		t.Error(err)
+	}
+}
+
 // wantError checks AWS's own code and message, and that they came with the status.
 func wantError(t *testing.T, err error, code, message string) {
 	t.Helper()

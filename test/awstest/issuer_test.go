@@ -90,12 +90,7 @@ func TestDiscoveryDocuments(t *testing.T) {
 			}
 			f.cloud.Advance(fetchedAnew)
 			_, err := f.assume(test.token)
-			if test.want && err != nil {
-				t.Error(err)
-			}
-			if !test.want {
-				wantError(t, err, "InvalidIdentityToken", noKey)
-			}
+			wantOutcome(t, err, test.want, "InvalidIdentityToken", noKey)
 		})
 	}
 }

@@ -195,12 +195,7 @@ func TestTrustDocuments(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			f.updateTrust(`{"Version":"2012-10-17","Statement":[` + strings.Join(test.statements, ",") + `]}`)
 			_, err := f.assume(f.signer.Token(subject, stsTokens))
-			if test.want && err != nil {
-				t.Error(err)
-			}
-			if !test.want {
-				wantError(t, err, "AccessDenied", notAuthorized)
-			}
+			wantOutcome(t, err, test.want, "AccessDenied", notAuthorized)
 		})
 	}
 }
