@@ -151,5 +151,13 @@ func (f *fixture) assume(name string) error {
 	return err
 }
 
+// wantAssume fails the test unless STS gives the service account a session, or refuses it if it may not.
+func (f *fixture) wantAssume(name string, may bool) {
+	f.Helper()
+	if err := f.assume(name); (err == nil) != may {
+		f.Errorf("the service account %s may assume the role: %t; STS: %v", name, may, err)
+	}
+}
+
 // calls counts IAM's, from the n-th call on: reads and writes.
 func (f *fixture) calls(n int) (reads, writes int) { return awstest.CountIAM(f.cloud.Calls()[n:]) }
