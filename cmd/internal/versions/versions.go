@@ -15,6 +15,7 @@ import (
 	"slices"
 	"strings"
 
+	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/version"
@@ -102,30 +103,19 @@ func (r *Report) Read(ctx context.Context, cluster kube.Cluster, namespace strin
 }
 
 func (c *Cluster) readWebhook(ctx context.Context, cluster kube.Cluster) error {
-	options := metav1.ListOptions{LabelSelector: kube.WebhookSelector}
-	list, err := cluster.Client.AppsV1().Deployments(c.Namespace).List(ctx, options)
-	if err != nil {
-		return err
-	}
-	for i := range list.Items {
-		d := &list.Items[i]
-		c.chart(d.Labels)
+	return c.readDeployments(ctx, cluster, kube.WebhookSelector, func(d *appsv1.Deployment) {
 		c.Webhook = image(d.Spec.Template.Spec)
 		c.Sidecar = kube.InjectedImage(d)
-	}
-	return nil
+	})
 }
 
 func (c *Cluster) readSync(ctx context.Context, cluster kube.Cluster) error {
-	options := metav1.ListOptions{LabelSelector: kube.SyncSelector}
-	deployments, err := cluster.Client.AppsV1().Deployments(c.Namespace).List(ctx, options)
-	if err != nil {
+	if err := c.readDeployments(ctx, cluster, kube.SyncSelector, func(d *appsv1.Deployment) {
+		c.Sync = image(d.Spec.Template.Spec)
+	}); err != nil {
 		return err
 	}
-	for i := range deployments.Items {
-		c.chart(deployments.Items[i].Labels)
-		c.Sync = image(deployments.Items[i].Spec.Template.Spec)
-	}
+	options := metav1.ListOptions{LabelSelector: kube.SyncSelector}
 	jobs, err := cluster.Client.BatchV1().CronJobs(c.Namespace).List(ctx, options)
 	if err != nil {
 		return err
@@ -133,6 +123,21 @@ func (c *Cluster) readSync(ctx context.Context, cluster kube.Cluster) error {
 	for i := range jobs.Items {
 		c.chart(jobs.Items[i].Labels)
 		c.Sync = image(jobs.Items[i].Spec.JobTemplate.Spec.Template.Spec)
+	}
+	return nil
+}
+
+// readDeployments reads the chart and calls read for each Deployment that the selector selects.
+func (c *Cluster) readDeployments(
+	ctx context.Context, cluster kube.Cluster, selector string, read func(*appsv1.Deployment),
+) error {
+	list, err := cluster.Client.AppsV1().Deployments(c.Namespace).List(ctx, metav1.ListOptions{LabelSelector: selector})
+	if err != nil {
+		return err
+	}
+	for i := range list.Items {
+		c.chart(list.Items[i].Labels)
+		read(&list.Items[i])
 	}
 	return nil
 }
