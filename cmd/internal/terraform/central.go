@@ -63,11 +63,8 @@ func Central(c bootstrap.Central, existingProvider bool, earlier Earlier, found 
 		if !c.Boundary.IsZero() {
 			parts = append(
 				parts,
-				comment(
-					"The upper limit for roles created by sync, whatever their own documents allow.",
-				)+block(
-					"aws_iam_policy",
-					"boundary",
+				comment("The upper limit for roles created by sync, whatever their own documents allow.")+block(
+					"aws_iam_policy", "boundary",
 					attribute{"name", quote(c.Boundary.RoleName())},
 					attribute{"path", quote(path(c.Boundary))},
 					attribute{"description", quote("The most that roles made by ampbridge's sync can ever do")},
@@ -115,11 +112,8 @@ func centralImports(c bootstrap.Central, existingProvider bool, found *bootstrap
 
 func syncRole(r bootstrap.SyncRole, tags map[string]string, known references) []string {
 	return []string{
-		comment(
-			"The role of sync: only its own service account, or its role in another account, may assume it.",
-		) + block(
-			"aws_iam_role",
-			"sync",
+		comment("The role of sync: only its own service account, or its role in another account, may assume it.") + block(
+			"aws_iam_role", "sync",
 			attribute{"name", quote(r.ARN.RoleName())},
 			attribute{"path", quote(path(r.ARN))},
 			attribute{"description", quote(r.Description)},
