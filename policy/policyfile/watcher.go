@@ -90,13 +90,12 @@ func (w *Watcher) Err() error {
 
 // Follow loads new versions of the file until the context ends.
 func (w *Watcher) Follow(ctx context.Context) {
-	ticker := time.NewTicker(interval)
-	defer ticker.Stop()
+	tick := time.Tick(interval)
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case <-ticker.C:
+		case <-tick:
 			w.load()
 		}
 	}
