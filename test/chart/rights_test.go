@@ -24,9 +24,7 @@ import (
 
 func (f *fixture) testWebhookRights(t *testing.T) {
 	const account = "ampbridge-webhook"
-	f.goldenRights(t, account)
-	f.testForbidden(t, account)
-	c := f.as(t, account)
+	c := f.testAccount(t, account)
 	configMaps := c.CoreV1().ConfigMaps(namespace)
 	allowed(t, map[string]call{
 		"read a service account anywhere": tryGet(c.CoreV1().ServiceAccounts("monitoring").Get, "default"),
@@ -106,9 +104,7 @@ func (f *fixture) testRegistrationFields(t *testing.T, c kubernetes.Interface) {
 
 func (f *fixture) testSyncRights(t *testing.T) {
 	const account = "ampbridge-sync"
-	f.goldenRights(t, account)
-	f.testForbidden(t, account)
-	c := f.as(t, account)
+	c := f.testAccount(t, account)
 	leases := c.CoordinationV1().Leases(namespace)
 	allowed(t, map[string]call{
 		"list namespaces": tryList(c.CoreV1().Namespaces().List),
@@ -152,6 +148,13 @@ func (f *fixture) testSyncRights(t *testing.T) {
 		"delete a pod, budgets or not":      tryDelete(c.CoreV1().Pods("monitoring").Delete, "any"),
 		"delete its memory":                 tryDelete(c.CoreV1().ConfigMaps(namespace).Delete, "ampbridge-sync"),
 	})
+}
+
+// testAccount tests what holds for both accounts, and returns a client of this one.
+func (f *fixture) testAccount(t *testing.T, account string) kubernetes.Interface {
+	f.goldenRights(t, account)
+	f.testForbidden(t, account)
+	return f.as(t, account)
 }
 
 // testForbidden tries what neither account may: the ways from here to more.
