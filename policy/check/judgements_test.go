@@ -938,6 +938,8 @@ func TestMergeTrust(t *testing.T) {
 		"only ours":                    {mistaken, 0},
 		"others' too":                  {others + "," + mistaken, 2},
 		"others', and one that denies": {denied + "," + others, 2},
+		"one that denies under a condition": {strings.Replace(denied, "}", `,"Condition":{"StringNotEquals":{"`+aks.Host()+`:aud":"`+
+			audience+`"}}}`, 1) + "," + mistaken, 1},
 	} {
 		merged := want.MergeTrust(`{"Statement":[`+c.statements+`]}`, ours)
 		if len(merged.Statement) != c.kept+1 {

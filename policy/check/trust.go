@@ -124,16 +124,17 @@ func nameOf(s policy.Statement, index int) string {
 	return fmt.Sprintf("statement %d", index+1)
 }
 
-// MergeTrust returns the trust document with the given statement in place of all statements about
-// web identities of the provider. It keeps the statements for other
-// clusters, services and people.
+// MergeTrust returns the trust document with the given statement in place of all statements that
+// let in, or deny, web identities of the provider. It keeps the statements for other clusters,
+// services and people, and those that deny under a condition.
 func (w WantedTrust) MergeTrust(document string, statement policy.Document) policy.Document {
 	d, err := policy.ParseDocument(document)
 	if err != nil {
 		return statement
 	}
 	d.Statement = append(slices.DeleteFunc(d.Statement, func(s policy.Statement) bool {
-		return actsOn(s, webIdentity) && w.concerns(s)
+		denied, _ := w.request().evaluate(s.Condition)
+		return actsOn(s, webIdentity) && w.concerns(s) && (s.Effect != "Deny" || denied == holds)
 	}), statement.Statement...)
 	return d
 }
