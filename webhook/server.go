@@ -26,6 +26,7 @@ import (
 	"github.com/ampbridge/ampbridge/policy/policyfile"
 	"github.com/ampbridge/ampbridge/webhook/breaker"
 	"github.com/ampbridge/ampbridge/webhook/certificates"
+	"github.com/ampbridge/ampbridge/webhook/health"
 	"github.com/ampbridge/ampbridge/webhook/registration"
 )
 
@@ -183,7 +184,7 @@ func Run(ctx context.Context, o Options) error {
 	if o.accepted != nil {
 		group.Go(func() error { source.Persist(serving); return nil })
 	}
-	group.Go(func() error { return serve(observing, "health", o.HealthAddr, a.health()) })
+	group.Go(func() error { return serve(observing, "health", o.HealthAddr, health.Handler(a.ready)) })
 	group.Go(func() error { return serve(observing, "metrics", o.MetricsAddr, metricsHandler(registry)) })
 	return group.Wait()
 }
@@ -271,20 +272,6 @@ func (a *app) closeOnDrain(next http.Handler) http.Handler {
 		}
 		next.ServeHTTP(w, r)
 	})
-}
-
-// health returns the handler for the kubelet's probes.
-func (a *app) health() http.Handler {
-	mux := http.NewServeMux()
-	mux.HandleFunc("/healthz", func(w http.ResponseWriter, _ *http.Request) { _, _ = fmt.Fprintln(w, "ok") })
-	mux.HandleFunc("/readyz", func(w http.ResponseWriter, _ *http.Request) {
-		if err := a.ready(); err != nil {
-			http.Error(w, err.Error(), http.StatusServiceUnavailable)
-			return
-		}
-		_, _ = fmt.Fprintln(w, "ok")
-	})
-	return mux
 }
 
 // ready returns an error that lists everything that is missing.

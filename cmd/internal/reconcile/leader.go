@@ -13,6 +13,8 @@ import (
 	"k8s.io/apimachinery/pkg/util/uuid"
 	"sigs.k8s.io/controller-runtime/pkg/manager"
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
+
+	"github.com/ampbridge/ampbridge/webhook/health"
 )
 
 const (
@@ -56,7 +58,7 @@ func (c *controller) run(ctx context.Context, work func(context.Context) error) 
 	if err := errors.Join(m.Add(follow), m.Add(leader)); err != nil {
 		return err
 	}
-	servers := []server{{"health", c.options.HealthAddr, c.health()}, {"metrics", c.options.MetricsAddr, metricsHandler(c.registry)}}
+	servers := []server{{"health", c.options.HealthAddr, health.Handler(c.ready)}, {"metrics", c.options.MetricsAddr, metricsHandler(c.registry)}}
 	if c.options.StatusAddr != "" {
 		servers = append(servers, server{"status page", c.options.StatusAddr, c.statusPage()})
 	}
