@@ -164,20 +164,17 @@ func (a *account) changeProvider(ctx context.Context, c plan.Change) (err error)
 	arn := aws.String(c.Resource.String())
 	switch c.Call {
 	case plan.AddAudience:
-		_, err = a.iam.AddClientIDToOpenIDConnectProvider(
-			ctx,
-			&iam.AddClientIDToOpenIDConnectProviderInput{OpenIDConnectProviderArn: arn, ClientID: &c.Audience},
-		)
+		_, err = a.iam.AddClientIDToOpenIDConnectProvider(ctx, &iam.AddClientIDToOpenIDConnectProviderInput{
+			OpenIDConnectProviderArn: arn, ClientID: &c.Audience,
+		})
 	case plan.UpdateThumbprints:
-		_, err = a.iam.UpdateOpenIDConnectProviderThumbprint(
-			ctx,
-			&iam.UpdateOpenIDConnectProviderThumbprintInput{OpenIDConnectProviderArn: arn, ThumbprintList: c.Thumbprints},
-		)
+		_, err = a.iam.UpdateOpenIDConnectProviderThumbprint(ctx, &iam.UpdateOpenIDConnectProviderThumbprintInput{
+			OpenIDConnectProviderArn: arn, ThumbprintList: c.Thumbprints,
+		})
 	case plan.TagProvider:
-		_, err = a.iam.TagOpenIDConnectProvider(
-			ctx,
-			&iam.TagOpenIDConnectProviderInput{OpenIDConnectProviderArn: arn, Tags: tagList(c.Tags)},
-		)
+		_, err = a.iam.TagOpenIDConnectProvider(ctx, &iam.TagOpenIDConnectProviderInput{
+			OpenIDConnectProviderArn: arn, Tags: tagList(c.Tags),
+		})
 	default:
 		err = fmt.Errorf("%s: no such change of a provider", c.Call)
 	}
@@ -188,24 +185,19 @@ func (a *account) changeRole(ctx context.Context, c plan.Change) (err error) {
 	name := aws.String(c.Resource.RoleName())
 	switch c.Call {
 	case plan.PutBoundary:
-		_, err = a.iam.PutRolePermissionsBoundary(
-			ctx,
-			&iam.PutRolePermissionsBoundaryInput{RoleName: name, PermissionsBoundary: aws.String(c.Boundary.String())},
-		)
+		_, err = a.iam.PutRolePermissionsBoundary(ctx, &iam.PutRolePermissionsBoundaryInput{
+			RoleName: name, PermissionsBoundary: aws.String(c.Boundary.String()),
+		})
 	case plan.PutPermissions:
-		_, err = a.iam.PutRolePolicy(
-			ctx,
-			&iam.PutRolePolicyInput{
-				RoleName:       name,
-				PolicyName:     aws.String(plan.PolicyName),
-				PolicyDocument: aws.String(c.Permissions.String()),
-			},
-		)
+		_, err = a.iam.PutRolePolicy(ctx, &iam.PutRolePolicyInput{
+			RoleName:       name,
+			PolicyName:     aws.String(plan.PolicyName),
+			PolicyDocument: aws.String(c.Permissions.String()),
+		})
 	case plan.UpdateTrust:
-		_, err = a.iam.UpdateAssumeRolePolicy(
-			ctx,
-			&iam.UpdateAssumeRolePolicyInput{RoleName: name, PolicyDocument: aws.String(c.Trust.String())},
-		)
+		_, err = a.iam.UpdateAssumeRolePolicy(ctx, &iam.UpdateAssumeRolePolicyInput{
+			RoleName: name, PolicyDocument: aws.String(c.Trust.String()),
+		})
 	case plan.UpdateSession:
 		_, err = a.iam.UpdateRole(ctx, &iam.UpdateRoleInput{RoleName: name, MaxSessionDuration: maxSession(c), Description: &c.Description})
 	case plan.TagRole:
@@ -226,10 +218,9 @@ func (a *account) delete(ctx context.Context, c plan.Change) error {
 		if !plan.Owned(found.Tags, c.Owner) {
 			return errNotOwned(c, c.Resource)
 		}
-		_, err = a.iam.DeleteOpenIDConnectProvider(
-			ctx,
-			&iam.DeleteOpenIDConnectProviderInput{OpenIDConnectProviderArn: aws.String(c.Resource.String())},
-		)
+		_, err = a.iam.DeleteOpenIDConnectProvider(ctx, &iam.DeleteOpenIDConnectProviderInput{
+			OpenIDConnectProviderArn: aws.String(c.Resource.String()),
+		})
 		return err
 	}
 	found, err := a.checkRole(ctx, c)
