@@ -1,7 +1,10 @@
 package doctor
 
 import (
+	"encoding/json"
 	"errors"
+	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
@@ -9,10 +12,13 @@ import (
 	"github.com/go-jose/go-jose/v4"
 	authenticationv1 "k8s.io/api/authentication/v1"
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/ampbridge/ampbridge/cmd/internal/kube"
 	"github.com/ampbridge/ampbridge/policy"
 	"github.com/ampbridge/ampbridge/policy/check"
 	"github.com/ampbridge/ampbridge/test/awstest"
+	"github.com/ampbridge/ampbridge/test/testkit"
 	"github.com/ampbridge/ampbridge/webhook/inject"
 )
 
@@ -67,6 +73,37 @@ func TestMintTokenWithAWrongClock(t *testing.T) {
 		s := s
 		if f := x.mintToken(t.Context(), &s); f.Status != want || s.token != issued {
 			t.Errorf("%s ahead: %s: %s; the token is kept: %t", ahead, f.Status, f.Message, s.token == issued)
+		}
+	}
+}
+
+// A sample that is refused proves nothing about the webhook's certificate.
+func TestRefusedSampleProvesNoCertificate(t *testing.T) {
+	injected := samplePod(policy.Subject{Namespace: "m", ServiceAccount: "p"}, "")
+	injected.Name = "p-0"
+	injected.Annotations[inject.AnnotationInjected] = `{"policy": "0123456789ab", "destinations": ["central"], "mode": "identity"}`
+	for refused, want := range map[bool]check.Status{true: check.Skip, false: check.Pass} {
+		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Content-Type", "application/json")
+			var answer any = corev1.PodList{Items: []corev1.Pod{*injected}}
+			switch {
+			case r.Method == http.MethodPost && refused:
+				w.WriteHeader(http.StatusForbidden)
+				answer = metav1.Status{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Status"}, Reason: metav1.StatusReasonForbidden,
+					Message: `admission webhook "validate.kyverno.svc-fail" denied the request: an image tag is required`, Code: http.StatusForbidden}
+			case r.Method == http.MethodPost:
+				answer = injected
+			}
+			_ = json.NewEncoder(w).Encode(answer)
+		}))
+		t.Cleanup(server.Close)
+		c, err := connect(kubeconfigOf(t, server.URL, "{}"), kube.Overrides{})
+		testkit.Must(t, err)
+		x := &runner{Options: Options{System: "ampbridge-system"}, cluster: c, policy: &policy.Policy{}}
+		x.checks.Add(check.Skipped(check.Certificate, check.About{}, "the Secret cannot be read"))
+		x.checkInjection(t.Context(), &subject{Subject: policy.Subject{Namespace: "m", ServiceAccount: "p"}})
+		if got := x.checks.Report().Status(check.Certificate); got != want {
+			t.Errorf("refused: %v: %s: %+v", refused, got, x.checks.Report().Findings)
 		}
 	}
 }

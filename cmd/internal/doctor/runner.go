@@ -90,13 +90,7 @@ func (x *runner) inCluster(ctx context.Context) {
 	if x.cluster != nil {
 		x.checkWebhook(ctx)
 		for _, s := range x.subjects {
-			if x.checks.Run(check.Injection, s.about, func() check.Finding { return x.dryRun(ctx, s) }) {
-				x.checks.Prove(
-					check.Certificate,
-					check.About{},
-					"the API server called the webhook in the dry run, and it verifies the certificate with the bundle",
-				)
-			}
+			x.checkInjection(ctx, s)
 		}
 		for _, s := range x.subjects {
 			x.checks.Run(check.TokenMinted, s.about, func() check.Finding { return x.mintToken(ctx, s) })
@@ -112,6 +106,19 @@ func (x *runner) inCluster(ctx context.Context) {
 		x.checks.Add(check.Excluded(check.Read, check.About{}, "no checked service account has a destination with access: [query]"))
 	}
 	x.checks.Complete("no service account is known to check it for")
+}
+
+// checkInjection creates a pod in a dry run. A pod that is injected also proves the certificate.
+func (x *runner) checkInjection(ctx context.Context, s *subject) {
+	var f check.Finding
+	x.checks.Run(check.Injection, s.about, func() check.Finding {
+		f = x.dryRun(ctx, s)
+		return f
+	})
+	if f.Status == check.Pass {
+		x.checks.Prove(check.Certificate, check.About{},
+			"the API server called the webhook in the dry run, and it verifies the certificate with the bundle")
+	}
 }
 
 // checkIssuer compares the API server's issuer with the policy's. Without a cluster
