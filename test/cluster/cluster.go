@@ -89,8 +89,7 @@ func Start(tb testing.TB, options Options) *Cluster {
 	tb.Helper()
 	start := time.Now()
 	c, err := New(tb.Context(), options)
-	testkit.Must(tb, err)
-	testkit.CloseAfter(tb, c)
+	testkit.CloseAfter(tb, c, err)
 	tb.Logf("cluster: %s is ready after %s", c.URL, time.Since(start).Round(time.Millisecond))
 	return c
 }

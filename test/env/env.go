@@ -85,8 +85,7 @@ type Env struct {
 func Start(tb testing.TB, options Options) *Env {
 	tb.Helper()
 	e, err := Prepare(tb.Context(), options)
-	testkit.Must(tb, err)
-	testkit.CloseAfter(tb, e)
+	testkit.CloseAfter(tb, e, err)
 	for _, step := range []func(context.Context) error{e.StartCloud, e.StartCluster, e.StartWebhook} {
 		if err := step(tb.Context()); err != nil {
 			tb.Fatal(err)

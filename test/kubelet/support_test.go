@@ -90,8 +90,7 @@ func run(t *testing.T, pod *corev1.Pod, change ...func(*Options)) *Pod {
 		f(&opts)
 	}
 	p, err := Run(t.Context(), testbed.client, create(t, pod), opts)
-	testkit.Must(t, err)
-	testkit.CloseAfter(t, p)
+	testkit.CloseAfter(t, p, err)
 	t.Cleanup(func() {
 		if t.Failed() {
 			t.Log(p.Describe())

@@ -76,8 +76,7 @@ func Start(tb testing.TB, options Options) *Node {
 	tb.Helper()
 	begin := time.Now()
 	n, err := New(tb.Context(), options)
-	testkit.Must(tb, err)
-	testkit.CloseAfter(tb, n)
+	testkit.CloseAfter(tb, n, err)
 	tb.Logf("node: ready after %s", time.Since(begin).Round(time.Millisecond))
 	return n
 }

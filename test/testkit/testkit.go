@@ -38,8 +38,10 @@ func Run(t testing.TB, name string, run func(context.Context) error) {
 	})
 }
 
-// CloseAfter closes c when the test ends.
-func CloseAfter(t testing.TB, c io.Closer) {
+// CloseAfter closes c, which was opened with err, when the test ends. It fails the test if err is not nil.
+func CloseAfter(t testing.TB, c io.Closer, err error) {
+	t.Helper()
+	Must(t, err)
 	t.Cleanup(func() {
 		if err := c.Close(); err != nil {
 			t.Error(err)

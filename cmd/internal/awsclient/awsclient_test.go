@@ -128,8 +128,7 @@ func TestUnreachableAWS(t *testing.T) {
 func redirectStderr(t *testing.T) string {
 	t.Helper()
 	file, err := os.Create(filepath.Join(t.TempDir(), "stderr"))
-	testkit.Must(t, err)
-	testkit.CloseAfter(t, file)
+	testkit.CloseAfter(t, file, err)
 	before := os.Stderr
 	os.Stderr = file
 	t.Cleanup(func() { os.Stderr = before })
