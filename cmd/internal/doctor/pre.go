@@ -249,9 +249,9 @@ func (x *runner) checkEmptyAccount(ctx context.Context, me caller, d policy.Dest
 		if headroomErr != nil {
 			return skipped("the quotas cannot be read: %v", headroomErr)
 		}
-		n, taken := x.rolesToMake(ctx, inspector, target.Account)
-		if taken != nil {
-			return *taken
+		n, problem := x.rolesToMake(ctx, inspector, target.Account)
+		if problem != nil {
+			return *problem
 		}
 		return check.Headroom("roles", "L-FE177D64", headroom.Roles, n)
 	})
@@ -307,9 +307,9 @@ func (x *runner) newBoundary(ctx context.Context, inspector *awsiam.Inspector, d
 		x.syncFix(), x.source.bootstrap(role.Account))
 }
 
-// rolesToMake returns the number of roles that sync would create in an account. taken is a
-// failure if a role that sync did not create has one of their names.
-func (x *runner) rolesToMake(ctx context.Context, i *awsiam.Inspector, account string) (n int, taken *check.Finding) {
+// rolesToMake counts the roles of an account that sync would create. problem is not nil if one of
+// their names cannot be read, or has a role that sync did not create.
+func (x *runner) rolesToMake(ctx context.Context, i *awsiam.Inspector, account string) (n int, problem *check.Finding) {
 	for _, d := range x.policy.Destinations {
 		for _, r := range x.rolesOf(d) {
 			if r.arn.Account != account || !x.managed(d) {
@@ -317,7 +317,8 @@ func (x *runner) rolesToMake(ctx context.Context, i *awsiam.Inspector, account s
 			}
 			role, err := i.Role(ctx, r.arn.RoleName())
 			if err != nil {
-				continue
+				f := skipped("%v", err)
+				return n, &f
 			}
 			if role == nil {
 				n++

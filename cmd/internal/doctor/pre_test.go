@@ -14,7 +14,11 @@ import (
 	authorizationv1 "k8s.io/api/authorization/v1"
 	"k8s.io/client-go/kubernetes/scheme"
 
+	"github.com/ampbridge/ampbridge/cmd/internal/awsiam"
 	"github.com/ampbridge/ampbridge/cmd/internal/kube"
+	"github.com/ampbridge/ampbridge/policy/check"
+	"github.com/ampbridge/ampbridge/test/awstest"
+	"github.com/ampbridge/ampbridge/test/policytest"
 	"github.com/ampbridge/ampbridge/test/testkit"
 )
 
@@ -102,5 +106,22 @@ func TestChartResourcesAreTheChartsKinds(t *testing.T) {
 		}) {
 			t.Errorf("the chart has a %s, and --pre does not ask for it", kind)
 		}
+	}
+}
+
+// A role that cannot be read may be missing: its absence is not counted as its presence.
+func TestRolesToMake(t *testing.T) {
+	cloud := awstest.Start(t, awstest.Options{})
+	account := cloud.AccountIn("aws", "111122223333")
+	cloud.Setenv(t, account.AdminCredentials())
+	x := &runner{policy: policytest.Parse(t, policytest.Granting("prometheus", "monitoring")), issuer: "https://issuer.example.com"}
+	i, err := awsiam.New(nil).Inspect(t.Context(), x.target(x.policy.Destinations[0]))
+	testkit.Must(t, err)
+	if n, problem := x.rolesToMake(t.Context(), i, "111122223333"); n != 1 || problem != nil {
+		t.Errorf("%d, %+v", n, problem)
+	}
+	cloud.Fail("iam:GetRole", awstest.Deny)
+	if _, problem := x.rolesToMake(t.Context(), i, "111122223333"); problem == nil || problem.Status != check.Skip {
+		t.Errorf("%+v", problem)
 	}
 }
