@@ -18,18 +18,17 @@ import (
 
 // A bucket as S3's own client sees it: who may do what, and on what condition.
 func TestBucket(t *testing.T) {
-	cloud := awstest.Start(t, awstest.Options{})
-	account := cloud.Account("111122223333")
-	bucket := account.CreateBucket("eu-west-1", "issuer")
+	f := newFixture(t)
+	bucket := f.account.CreateBucket(region, "issuer")
 	client := func(c awstest.Credentials, region string) *s3.Client {
-		return s3.NewFromConfig(cloud.Config(c, region), func(o *s3.Options) {
+		return s3.NewFromConfig(f.cloud.Config(c, region), func(o *s3.Options) {
 			o.RequestChecksumCalculation = aws.RequestChecksumCalculationWhenRequired
 			o.Retryer = aws.NopRetryer{}
 		})
 	}
 	user := func(name, action string) awstest.Credentials {
 		t.Helper()
-		c, err := account.PutUser(
+		c, err := f.account.PutUser(
 			name,
 			`{"Version":"2012-10-17","Statement":{"Effect":"Allow","Action":["`+action+`"],"Resource":["arn:aws:s3:::issuer/*",`+
 				`"arn:aws:s3:::issuer"]}}`,
@@ -37,7 +36,7 @@ func TestBucket(t *testing.T) {
 		testkit.Must(t, err)
 		return c
 	}
-	admin := client(account.AdminCredentials(), "eu-west-1")
+	admin := client(f.account.AdminCredentials(), region)
 	put := func(c *s3.Client, key, text, match, none string) error {
 		in := &s3.PutObjectInput{Bucket: aws.String("issuer"), Key: &key, Body: strings.NewReader(text), ContentType: aws.String("text/x")}
 		if match != "" {
@@ -62,7 +61,7 @@ func TestBucket(t *testing.T) {
 	if err != nil || text != "one" {
 		t.Fatal(text, err)
 	}
-	forged := account.AdminCredentials()
+	forged := f.account.AdminCredentials()
 	forged.SecretAccessKey += "x"
 	for name, c := range map[string]struct {
 		err  error
@@ -71,15 +70,15 @@ func TestBucket(t *testing.T) {
 		"made again":             {put(admin, "a b/ü", "two", "", "*"), "PreconditionFailed"},
 		"another's version":      {put(admin, "a b/ü", "two", `"0"`, ""), "PreconditionFailed"},
 		"the version of nothing": {put(admin, "none", "two", tag, ""), "NoSuchKey"},
-		"may only read":          {put(client(user("reader", "s3:GetObject"), "eu-west-1"), "a b/ü", "two", "", ""), "AccessDenied"},
-		"another region": {put(client(account.AdminCredentials(), "eu-west-2"), "a b/ü", "two", "", ""),
+		"may only read":          {put(client(user("reader", "s3:GetObject"), region), "a b/ü", "two", "", ""), "AccessDenied"},
+		"another region": {put(client(f.account.AdminCredentials(), "eu-west-2"), "a b/ü", "two", "", ""),
 			"AuthorizationHeaderMalformed"},
-		"another account": {put(client(cloud.Account("444455556666").AdminCredentials(), "eu-west-1"), "a b/ü", "two", "", ""),
+		"another account": {put(client(f.cloud.Account("444455556666").AdminCredentials(), region), "a b/ü", "two", "", ""),
 			"AccessDenied"},
-		"a forged signature":       {put(client(forged, "eu-west-1"), "a b/ü", "two", "", ""), "SignatureDoesNotMatch"},
+		"a forged signature":       {put(client(forged, region), "a b/ü", "two", "", ""), "SignatureDoesNotMatch"},
 		"nothing, and may list":    {second(get(admin, "none")), "NoSuchKey"},
-		"nothing, and may not":     {second(get(client(user("reader", "s3:GetObject"), "eu-west-1"), "none")), "AccessDenied"},
-		"something, and may write": {second(get(client(user("writer", "s3:PutObject"), "eu-west-1"), "a b/ü")), "AccessDenied"},
+		"nothing, and may not":     {second(get(client(user("reader", "s3:GetObject"), region), "none")), "AccessDenied"},
+		"something, and may write": {second(get(client(user("writer", "s3:PutObject"), region), "a b/ü")), "AccessDenied"},
 	} {
 		var answer smithy.APIError
 		if !errors.As(c.err, &answer) || answer.ErrorCode() != c.code {

@@ -4,9 +4,6 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"fmt"
-	"io"
-	"net/http"
-	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
@@ -21,21 +18,13 @@ import (
 // The head of a report names the context, the versions, the revision of the policy, and when
 // the checks ran.
 func TestHead(t *testing.T) {
-	api := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.URL.Path != "/version" {
-			http.NotFound(w, r)
-			return
-		}
-		w.Header().Set("Content-Type", "application/json")
-		_, _ = io.WriteString(w, `{"gitVersion": "v1.34.2"}`)
-	}))
-	defer api.Close()
+	api := objectServer(t, map[string]any{"/version": map[string]string{"gitVersion": "v1.34.2"}})
 	kubeconfig := testkit.TempFile(t, "config", `
 apiVersion: v1
 kind: Config
 current-context: dev-admin
 contexts: [{name: dev-admin, context: {cluster: dev}}]
-clusters: [{name: dev, cluster: {server: "`+api.URL+`"}}]
+clusters: [{name: dev, cluster: {server: "`+api+`"}}]
 `)
 	t.Setenv("AWS_EC2_METADATA_DISABLED", "true")
 	t.Setenv("AWS_ACCESS_KEY_ID", "")

@@ -17,8 +17,8 @@ import (
 	"github.com/ampbridge/ampbridge/test/testkit"
 )
 
-// runnerOn returns a runner whose API server answers each path with an object.
-func runnerOn(t *testing.T, objects map[string]any) *runner {
+// objectServer returns the URL of an API server that answers each path with an object.
+func objectServer(t *testing.T, objects map[string]any) string {
 	t.Helper()
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		object, known := objects[r.URL.Path]
@@ -30,7 +30,13 @@ func runnerOn(t *testing.T, objects map[string]any) *runner {
 		_ = json.NewEncoder(w).Encode(object)
 	}))
 	t.Cleanup(server.Close)
-	c, err := connect(kubeconfigOf(t, server.URL, "{}"), kube.Overrides{})
+	return server.URL
+}
+
+// runnerOn returns a runner on an [objectServer].
+func runnerOn(t *testing.T, objects map[string]any) *runner {
+	t.Helper()
+	c, err := connect(kubeconfigOf(t, objectServer(t, objects), "{}"), kube.Overrides{})
 	testkit.Must(t, err)
 	return &runner{Options: Options{System: "ampbridge-system", Now: time.Now}, cluster: c}
 }
