@@ -236,6 +236,13 @@ func TestTrust(t *testing.T) {
 		{"beside another cluster's", strings.Replace(good, "[{", `[{"Effect":"Allow",`+
 			`"Principal":{"Federated":"arn:aws:iam::111122223333:oidc-provider/example.com"},"Action":"sts:AssumeRoleWithWebIdentity",`+
 			`"Condition":{"StringEquals":{"example.com:sub":"x"}}},{`, 1), Pass, "lets"},
+		{"beside one that lets every pod in", strings.Replace(good, "[{", `[{"Effect":"Allow","Principal":{"Federated":"`+provider.String()+
+			`"},"Action":"sts:AssumeRoleWithWebIdentity"},{`, 1), Fail, "and others too: statement 1: no condition on " + aks.Host() + ":sub"},
+		{"beside a wildcard that covers it", strings.Replace(good, "[{", `[{"Effect":"Allow","Principal":{"Federated":"`+provider.String()+
+			`"},"Action":"sts:*","Condition":{"StringLike":{"`+aks.Host()+`:sub":"system:serviceaccount:*"}}},{`, 1), Fail,
+			"and others too: statement 1: StringLike"},
+		{"beside another team's wildcard", strings.Replace(good, "[{", `[{"Effect":"Allow","Principal":{"Federated":"`+provider.String()+
+			`"},"Action":"sts:*","Condition":{"StringLike":{"`+aks.Host()+`:sub":"system:serviceaccount:team:*"}}},{`, 1), Pass, "lets"},
 		{"more conditions of this issuer", strings.Replace(good, `"StringEquals":{`, `"StringEquals":{"aws:RequestedRegion":"eu-west-1",`, 1),
 			Warn, "statement 1 lets it in if StringEquals of aws:RequestedRegion is eu-west-1"},
 		{"a tag of the session", with(`"StringEquals":{"aws:RequestTag/team":"obs",`), Warn, "if StringEquals of aws:RequestTag/team is obs"},
@@ -297,6 +304,7 @@ func TestTrust(t *testing.T) {
 		{"slash in the key", strings.ReplaceAll(good, "uuid/:", "uuid:"), Fail, "the slash before"},
 		{"key of another issuer", strings.ReplaceAll(good, "uuid/:", "other/:"), Fail, "of another issuer, so it can never match: it must be " +
 			aks.Host() + ":"},
+		{"not a claim of another issuer", with(`"StringNotEquals":{"example.com:sub":"x"},"StringEquals":{`), Pass, "lets"},
 		{"no :sub", strings.Replace(good, `/:sub"`, `/:amr"`, 1), Fail, "every pod of the cluster is let in"},
 		{"no :aud", strings.Replace(good, `"`+aks.Host()+`:aud":"`+audience+`",`, "", 1), Warn,
 			"STS takes tokens of every audience that is registered with the provider"},

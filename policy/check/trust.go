@@ -38,7 +38,7 @@ func Trust(document string, want WantedTrust, fix Fix) Finding {
 	if err != nil {
 		return fails("it cannot be read: %v", err)
 	}
-	var misses, doubts []string
+	var misses, doubts, wider []string
 	var compared *Comparison
 	lets, wide := false, false
 	for i, s := range d.Statement {
@@ -63,6 +63,9 @@ func Trust(document string, want WantedTrust, fix Fix) Finding {
 		if miss != "" {
 			misses = append(misses, miss)
 			compared = cmp.Or(compared, values)
+			if reason := want.tooWide(s); reason != "" && decided != neverHolds {
+				wider = append(wider, fmt.Sprintf("%s: %s", nameOf(s, i), reason))
+			}
 			continue
 		}
 		if decided == unknown {
@@ -72,6 +75,8 @@ func Trust(document string, want WantedTrust, fix Fix) Finding {
 		wide = wide || equals(s, want.Issuer.Host()+":aud") == nil
 	}
 	switch {
+	case lets && len(wider) > 0:
+		return fails("it lets %s in, and others too: %s", want.Subject, strings.Join(wider, "; "))
 	case lets && len(doubts) > 0:
 		return Warned(TrustDocument, About{}, NewFix("check that condition: STS does not show which one it refuses"),
 			"lets %s in, but conditions decide that are not evaluated here: %s", want.Subject, strings.Join(doubts, "; ")).until(Session, d)
@@ -161,16 +166,19 @@ func (w WantedTrust) miss(s policy.Statement) (reason string, values *Comparison
 		return fmt.Sprintf("Principal.Federated is %s, not %s", list(federated, "missing"), w.Provider),
 			Compare("provider", w.Provider.String(), federated...)
 	}
-	sub, aud := w.Issuer.Host()+":sub", w.Issuer.Host()+":aud"
 	for _, c := range sorted(s.Condition) {
-		if miss, values := w.condition(c.operator, c.key, c.values); miss != "" {
+		if c.loose() != "" {
+			return c.loose(), nil
+		}
+		if miss, values := w.otherKey(c.key); miss != "" && w.request().condition(c.operator, c.key, c.values) == neverHolds {
 			return miss, values
 		}
 	}
-	subjects, audiences := equals(s, sub), equals(s, aud)
+	aud := w.Issuer.Host() + ":aud"
+	subjects, audiences := equals(s, w.Issuer.Host()+":sub"), equals(s, aud)
 	switch {
 	case subjects == nil:
-		return "no condition on " + sub + ": every pod of the cluster is let in", nil
+		return w.tooWide(s), nil
 	case !slices.Contains(subjects, w.Subject.String()):
 		return w.wrongSubject(subjects), Compare("subject", w.Subject.String(), subjects...)
 	case audiences != nil && !slices.Contains(audiences, w.Audience):
@@ -180,25 +188,45 @@ func (w WantedTrust) miss(s policy.Statement) (reason string, values *Comparison
 	return "", nil
 }
 
-// condition returns why a condition is wrong, because it lets in too much or never holds; empty:
-// it is right.
-func (w WantedTrust) condition(operator, key string, values policy.Values) (reason string, compared *Comparison) {
-	folded, lower := strings.ToLower(operator), strings.ToLower(key) // IAM ignores the case of both
-	subOrAud := strings.HasSuffix(lower, ":sub") || strings.HasSuffix(lower, ":aud")
-	if subOrAud && (strings.HasSuffix(folded, "ifexists") || strings.HasPrefix(folded, "forallvalues:")) {
-		return fmt.Sprintf("%s of %s also passes without the claim: write StringEquals", operator, key), nil
+// tooWide returns why a statement lets in other pods of the cluster, too; empty: it does not.
+func (w WantedTrust) tooWide(s policy.Statement) string {
+	if s.Principal == nil || !slices.Contains((*s.Principal)["Federated"], w.Provider.String()) {
+		return ""
 	}
-	if subOrAud && operatorOf(operator) == "stringlike" && slices.ContainsFunc(values,
-		func(v string) bool { return strings.ContainsAny(v, "*?") }) {
-		return fmt.Sprintf(
-			"StringLike of %s lets in whatever %s matches: write StringEquals and exact names",
-			key,
-			strings.Join(values, ", "),
-		), nil
+	for _, c := range sorted(s.Condition) {
+		if c.loose() != "" {
+			return c.loose()
+		}
 	}
+	if sub := w.Issuer.Host() + ":sub"; equals(s, sub) == nil {
+		return "no condition on " + sub + ": every pod of the cluster is let in"
+	}
+	return ""
+}
+
+// loose returns why a condition on the subject or the audience lets in too much; empty: it does
+// not.
+func (c condition) loose() string {
+	operator, key := strings.ToLower(c.operator), strings.ToLower(c.key) // IAM ignores the case of both
+	switch {
+	case !strings.HasSuffix(key, ":sub") && !strings.HasSuffix(key, ":aud"):
+		return ""
+	case strings.HasSuffix(operator, "ifexists"), strings.HasPrefix(operator, "forallvalues:"):
+		return fmt.Sprintf("%s of %s also passes without the claim: write StringEquals", c.operator, c.key)
+	case operatorOf(operator) == "stringlike" &&
+		slices.ContainsFunc(c.values, func(v string) bool { return strings.ContainsAny(v, "*?") }):
+		return fmt.Sprintf("StringLike of %s lets in whatever %s matches: write StringEquals and exact names",
+			c.key, strings.Join(c.values, ", "))
+	}
+	return ""
+}
+
+// otherKey returns why the key is not this issuer's, and the two keys; empty: it is, or it is no
+// claim.
+func (w WantedTrust) otherKey(key string) (reason string, compared *Comparison) {
 	host := w.Issuer.Host()
 	for _, claim := range []string{":sub", ":aud"} {
-		named, found := strings.CutSuffix(lower, claim)
+		named, found := strings.CutSuffix(strings.ToLower(key), claim)
 		if !found || strings.EqualFold(named, host) {
 			continue
 		}
