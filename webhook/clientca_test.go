@@ -2,8 +2,6 @@ package webhook_test
 
 import (
 	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
@@ -15,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ampbridge/ampbridge/test/servingcert"
 	"github.com/ampbridge/ampbridge/test/testkit"
 	"github.com/ampbridge/ampbridge/webhook"
 )
@@ -29,14 +28,12 @@ type authority struct {
 
 func newAuthority(t *testing.T) *authority {
 	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	testkit.Must(t, err)
 	template := &x509.Certificate{
 		SerialNumber: big.NewInt(time.Now().UnixNano()), Subject: pkix.Name{CommonName: "clients"},
 		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
 		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
 	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	der, key, err := servingcert.Issue(template, template, nil)
 	testkit.Must(t, err)
 	certificate, err := x509.ParseCertificate(der)
 	testkit.Must(t, err)
@@ -45,13 +42,13 @@ func newAuthority(t *testing.T) *authority {
 
 func (a *authority) sign(name string, usage x509.ExtKeyUsage, names ...string) tls.Certificate {
 	a.Helper()
-	der, err := x509.CreateCertificate(rand.Reader, &x509.Certificate{
+	der, key, err := servingcert.Issue(&x509.Certificate{
 		SerialNumber: big.NewInt(time.Now().UnixNano()), Subject: pkix.Name{CommonName: name}, DNSNames: names,
 		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
 		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{usage},
-	}, a.certificate, a.key.Public(), a.key)
+	}, a.certificate, a.key)
 	testkit.Must(a.T, err)
-	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: a.key}
+	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
 }
 
 // The webhook answers only a client with a certificate of the CA and one of the names. A new CA is
