@@ -25,9 +25,9 @@ func Issuer(named, found policy.Issuer) Finding {
 	how := ""
 	switch {
 	case strings.TrimSuffix(string(named), "/") == strings.TrimSuffix(string(found), "/"):
-		how = ": they differ by the slash at the end, and it counts"
+		how = ": they differ only in the slash at the end, and AWS compares it too"
 	case strings.EqualFold(string(named), string(found)):
-		how = ": they differ by upper and lower case, and it counts"
+		how = ": they differ only in upper and lower case, and AWS compares it too"
 	}
 	return Failed(
 		IssuerMatches,
@@ -38,7 +38,7 @@ func Issuer(named, found policy.Issuer) Finding {
 				string(found),
 			),
 		),
-		"the policy's is %s, the API server's is %s%s",
+		"the policy's issuer is %s, the API server's is %s%s",
 		named,
 		found,
 		how,
@@ -81,7 +81,7 @@ func Keys(issuer policy.Issuer, p Published, token Claims) Finding {
 	case issuer.Unreachable() != "":
 		return fails(PublishKeys, "%s", issuer.Unreachable())
 	case p.Unreached:
-		f := Skipped(SigningKeys, About{}, "this machine could not reach the issuer, and whether AWS can is not proven: %s", p.Problem)
+		f := Skipped(SigningKeys, About{}, "this machine could not reach the issuer, and it is not proven that AWS can: %s", p.Problem)
 		f.Fix = &Fix{Summary: "run doctor on a machine that reaches the internet (DNS, proxy, firewall). AWS, not this " +
 			"machine, must reach the issuer: if it is not public, publish its keys with ampbridge issuer publish"}
 		return f
@@ -108,7 +108,7 @@ func Keys(issuer policy.Issuer, p Published, token Claims) Finding {
 		return fails(
 			NewFix("publish the API server's present keys beside the old ones, and wait until AWS has read them (minutes)",
 				Command{"kubectl", "get", "--raw", "/openid/v1/jwks"}),
-			"none of the published keys (%s) signed the token (its key is %s): keys were rotated, and not published",
+			"none of the published keys (%s) signed the token (its key is %s): the keys were rotated, and the new key was not published",
 			strings.Join(p.Keys, ", "),
 			token.KeyID,
 		)

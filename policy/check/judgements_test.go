@@ -51,7 +51,7 @@ func TestIssuer(t *testing.T) {
 		{"the same", aks, aks, Pass, string(aks)},
 		{"no slash", "https://westeurope.oic.prod-aks.azure.com/tenant/uuid", aks, Fail, "the slash at the end"},
 		{"case", "https://westeurope.oic.prod-aks.azure.com/Tenant/uuid/", aks, Fail, "upper and lower case"},
-		{"another", "https://example.com", aks, Fail, "the policy's is https://example.com"},
+		{"another", "https://example.com", aks, Fail, "the policy's issuer is https://example.com"},
 		{"none that AWS takes", "", "https://kubernetes.default.svc:6443", Fail, "port"},
 	} {
 		t.Run(c.name, func(t *testing.T) { judged(t, Issuer(c.named, c.found), c.status, c.message) })

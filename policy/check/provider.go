@@ -105,12 +105,12 @@ func missingProvider(arn policy.ARN, p ProviderState, sync Fix) Finding {
 // code names the quota in the Service Quotas API.
 func Headroom(what, code string, left, needed int) Finding {
 	if left >= needed {
-		return Passed("", About{}, "sync makes %d, and the quota of %s leaves %d", needed, what, left)
+		return Passed("", About{}, "sync creates %d, and the quota of %s leaves %d", needed, what, left)
 	}
 	return Failed("", About{}, NewFix("request a higher quota of "+what+", or delete those that nothing uses",
 		Command{"aws", "service-quotas", "request-service-quota-increase", "--service-code", "iam", "--quota-code", code,
 			"--desired-value", "VALUE", "--region", "us-east-1"}),
-		"sync makes %d, and the quota of %s leaves %d", needed, what, max(0, left))
+		"sync creates %d, and the quota of %s leaves %d", needed, what, max(0, left))
 }
 
 // providerQuotaCode names the quota in the Service Quotas API. The quotas of IAM are in

@@ -17,7 +17,7 @@ func RoleTags(role policy.ARN, foreign []string) Finding {
 		RoleExists,
 		About{},
 		NewFix("name these tags in trust.tags, or remove them", untag),
-		"%s has tags that the policy does not ask for, and by which other systems may give it rights: %s",
+		"%s has tags that the policy does not ask for, and other systems may give it rights because of them: %s",
 		role,
 		strings.Join(foreign, ", "),
 	)

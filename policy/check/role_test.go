@@ -7,7 +7,7 @@ import (
 
 func TestRoleTags(t *testing.T) {
 	judged(t, RoleTags(second, nil), Pass, second.String())
-	judged(t, RoleTags(second, []string{"team"}), Warn, "by which other systems may give it rights: team")
+	judged(t, RoleTags(second, []string{"team"}), Warn, "other systems may give it rights because of them: team")
 	f := RoleTags(second, []string{"a", "b"})
 	judged(t, f, Warn, ": a, b")
 	if want := []string{"aws", "iam", "untag-role", "--role-name", "second", "--tag-keys", "a", "b"}; !slices.Equal(f.Fix.Commands[0], want) {

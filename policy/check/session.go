@@ -72,7 +72,7 @@ func (r Refusal) Unread() bool {
 // Unanswered judges a call to AWS's default address that got no answer. Such a call proves nothing
 // about the pods, because they have another network than this machine.
 func Unanswered(r Refusal) Finding {
-	f := Skipped("", About{}, "this machine could not reach AWS, and whether the pods can is not proven: %s", r)
+	f := Skipped("", About{}, "this machine could not reach AWS, and it is not proven that the pods can: %s", r)
 	f.Fix = &Fix{
 		Summary: "check this machine's network (DNS, proxy, firewall), or run doctor in an injected pod",
 		Commands: []Command{{"kubectl", "exec", "--namespace", "NAMESPACE", "POD", "--container", "ampbridge-config", "--",
@@ -189,7 +189,7 @@ func containsFolded(text, part string) bool { return strings.Contains(strings.To
 func ampFix(r Refusal, d policy.Destination, action string) string {
 	switch {
 	case r.clock():
-		return "check the clock of this machine: by AWS's clock the request is not of now"
+		return "check the clock of this machine: AWS refuses the request because of its time"
 	case strings.HasPrefix(r.Code, "MissingAuthenticationToken"):
 		return "check destinations[].endpoint in the policy, and the proxies in between: AMP got no signature at this address"
 	case r.Status == 413:

@@ -73,7 +73,7 @@ func (s ObservedSidecar) versions() Finding {
 		return Warned(Sidecar, About{}, restart, "an earlier version injected the pod: its sidecar knows no relay, so writes fail when "+
 			"Prometheus cannot take a new session")
 	case !decided:
-		return Warned(Sidecar, About{}, restart, "the sidecar (%s) is newer than the webhook that injected it, which chose no delivery",
+		return Warned(Sidecar, About{}, restart, "the sidecar (%s) is newer than the webhook that injected it, and that webhook chose no delivery",
 			Plain(s.Status.Sidecar))
 	}
 	return Passed(Sidecar, About{}, "")
@@ -84,8 +84,8 @@ func (s ObservedSidecar) versions() Finding {
 func UnreadSidecar(err error, config sidecarconfig.Config, image, pinned string, restart Command) Finding {
 	if config.Version != sidecarconfig.VersionSigV4 && pinned != "" && pinned == image {
 		return Warned(Sidecar, About{}, withCommand("take sidecar.image out of the policy, or name the webhook's version there; then restart "+
-			"the workload", restart), "its status cannot be read (%v), and sidecar.image of the policy is %s: a sidecar that is older than the "+
-			"webhook cannot read what it is told, serves the configuration as it is, and nothing is written", err, pinned)
+			"the workload", restart), "its status cannot be read (%v), and sidecar.image of the policy is %s: if that is older than the "+
+			"webhook, the sidecar cannot read its config. It then serves Prometheus's configuration unchanged, and nothing is written", err, pinned)
 	}
 	return Skipped(Sidecar, About{}, "its status cannot be read: %v", err)
 }
@@ -104,8 +104,8 @@ func (s ObservedSidecar) destination(d sidecarconfig.DestinationStatus, now time
 		)
 	case d.NotTaken:
 		return Failed(Sidecar, About{}, s.fixConfig(),
-			"%s: Prometheus has not taken the latest session: it refuses the configuration, the one "+
-				"with the relay too. Its writes fail when the session that it has ends", d.Name)
+			"%s: Prometheus has not taken the latest session: it refuses the configuration, even the one "+
+				"with the relay. Its writes fail when its present session ends", d.Name)
 	case relayed && !d.Valid:
 		return withoutSession(d, s.Status.Started, now)
 	case !d.Valid:
@@ -348,8 +348,8 @@ func SidecarNews(status sidecarconfig.Status, now time.Time) []News {
 	for _, d := range status.Destinations {
 		switch {
 		case d.NotTaken:
-			add(d, SessionNotTaken, true, "Prometheus has not taken the latest session, because it refuses to load its configuration. When the "+
-				"session that it has ends, its writes fail. Fix the configuration: promtool check config, or ampbridge doctor, shows where")
+			add(d, SessionNotTaken, true, "Prometheus has not taken the latest session, because it refuses to load its configuration. When its "+
+				"present session ends, its writes fail. Fix the configuration: promtool check config, or ampbridge doctor, shows where")
 		case d.Moved != "":
 			add(d, MovedToRelay, false, "the samples go through the relay: %s. Nothing is lost; the next start of Prometheus decides again",
 				Plain(d.Moved))

@@ -79,7 +79,7 @@ func Trust(document string, want WantedTrust, fix Fix) Finding {
 		return fails("it lets %s in, and others too: %s", want.Subject, strings.Join(wider, "; "))
 	case lets && len(doubts) > 0:
 		return Warned(TrustDocument, About{}, NewFix("check that condition: STS does not show which one it refuses"),
-			"lets %s in, but conditions decide that are not evaluated here: %s", want.Subject, strings.Join(doubts, "; ")).until(Session, d)
+			"lets %s in, but it has conditions that doctor cannot evaluate: %s", want.Subject, strings.Join(doubts, "; ")).until(Session, d)
 	case lets && !wide:
 		return Passed(TrustDocument, About{}, "lets %s in, with provider %s and audience %s", want.Subject, want.Provider, want.Audience)
 	case lets:

@@ -76,7 +76,7 @@ var clusterFaults = []fault{
 	}, fix: (*fixture).configMap},
 	{name: "missing trailing slash in the policy", id: check.IssuerMatches, message: "the slash at the end",
 		inject: func(s *fixture) { s.setPolicy(issuerURL, strings.TrimSuffix(issuerURL, "/")) }, fix: plainPolicy},
-	{name: "policy of another cluster", id: check.IssuerMatches, message: "the policy's is https://oidc.example.com/clusters/other/",
+	{name: "policy of another cluster", id: check.IssuerMatches, message: "the policy's issuer is https://oidc.example.com/clusters/other/",
 		inject: func(s *fixture) { s.setPolicy("clusters/demo", "clusters/other") }, fix: plainPolicy},
 }
 

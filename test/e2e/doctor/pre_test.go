@@ -34,7 +34,7 @@ func (s *fixture) beforeInstallation() {
 		}
 	}
 	if !contains(a.text(), "it would be injected, for central: delivery sigv4") ||
-		!contains(a.text(), "sync makes 1, and the quota of roles leaves") {
+		!contains(a.text(), "sync creates 1, and the quota of roles leaves") {
 		s.Error(a.text())
 	}
 	for _, call := range s.cloud.Calls()[before:] {
@@ -64,7 +64,7 @@ func (s *fixture) beforeInstallation() {
 				}
 			})
 		}, func(s *fixture) { s.deletePod("baked") }, nil},
-		{"no room for another role", check.RoleExists, "sync makes 1, and the quota of roles leaves 0",
+		{"no room for another role", check.RoleExists, "sync creates 1, and the quota of roles leaves 0",
 			func(s *fixture) { s.account.SetQuotas(func(q *awstest.Quotas) { q.Roles = 0 }) },
 			func(s *fixture) { s.account.SetQuotas(func(q *awstest.Quotas) { q.Roles = 1000 }) }, nil},
 		{"bootstrap has not run", check.Boundary, "policy/none cannot be read",
