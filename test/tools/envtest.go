@@ -1,7 +1,6 @@
 package tools
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -53,7 +52,7 @@ func (t Tool) download(ctx context.Context, root, path string, progress io.Write
 		"use", minor+".x", "--bin-dir", filepath.Join(cache, "envtest"), "--index", index, "--print", "path")
 	cmd.Dir = Tool{Dir: "setup-envtest"}.moduleDir(root)
 	cmd.Env = append(os.Environ(), "GOFLAGS=", "GOWORK=off", "CGO_ENABLED=0")
-	var errs bytes.Buffer
+	var errs strings.Builder
 	cmd.Stderr = &errs
 	out, err := cmd.Output()
 	if err != nil {
