@@ -57,11 +57,13 @@ func decodePod(t testing.TB, text string) *Pod {
 // admitted is the pod as the webhook injects it under a policy.
 func admitted(t testing.TB, pod string, p *policy.Policy) string {
 	t.Helper()
-	operations, d := inject.Inject(
-		&decodePod(t, pod).Pod,
-		policy.Decision{Inject: true, Entitlement: policytest.Entitled(t, p, "monitoring", "prometheus")},
-		inject.Options{Policy: p, Image: testImage},
-	)
+	return admittedBy(t, pod, p, policy.Decision{Inject: true, Entitlement: policytest.Entitled(t, p, "monitoring", "prometheus")})
+}
+
+// admittedBy is [admitted] after a decision of the policy.
+func admittedBy(t testing.TB, pod string, p *policy.Policy, d policy.Decision) string {
+	t.Helper()
+	operations, d := inject.Inject(&decodePod(t, pod).Pod, d, inject.Options{Policy: p, Image: testImage})
 	if !d.Inject || len(operations) == 0 {
 		t.Fatalf("not injected: %+v", d)
 	}

@@ -5,10 +5,7 @@ import (
 	"testing"
 
 	"github.com/ampbridge/ampbridge/policy"
-	"github.com/ampbridge/ampbridge/test/patchtest"
 	"github.com/ampbridge/ampbridge/test/policytest"
-	"github.com/ampbridge/ampbridge/test/testkit"
-	"github.com/ampbridge/ampbridge/webhook/inject"
 )
 
 // Pods of the modes identity and relay are found like any other: missed, as the policy
@@ -31,16 +28,10 @@ func TestAssessModes(t *testing.T) {
 				t.Errorf("without the annotation: %+v", f)
 			}
 
-			pod := decodePod(t, text)
-			d := p.Decide(policy.Request{Namespace: "monitoring", Injection: policy.InjectionEnabled, ServiceAccount: "prometheus",
-				Prometheus: true, PodAnnotations: pod.Metadata.Annotations})
-			operations, d := inject.Inject(&pod.Pod, d, inject.Options{Policy: p, Image: testImage})
-			if !d.Inject {
-				t.Fatalf("%+v", d)
-			}
-			patch, err := inject.AppendPatch(nil, operations)
-			testkit.Must(t, err)
-			injected := string(patchtest.Apply(t, []byte(text), patch))
+			injected := admittedBy(t, text, p, p.Decide(policy.Request{
+				Namespace: "monitoring", Injection: policy.InjectionEnabled, ServiceAccount: "prometheus",
+				Prometheus: true, PodAnnotations: decodePod(t, text).Metadata.Annotations,
+			}))
 			if f := assess(p, injected); f.Kind != Healthy {
 				t.Errorf("injected: %+v", f)
 			}

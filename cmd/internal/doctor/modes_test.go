@@ -6,12 +6,12 @@ import (
 
 	stdjson "encoding/json"
 
-	jsonpatch "github.com/evanphx/json-patch/v5"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/ampbridge/ampbridge/policy"
 	"github.com/ampbridge/ampbridge/policy/check"
+	"github.com/ampbridge/ampbridge/test/patchtest"
 	"github.com/ampbridge/ampbridge/test/policytest"
 	"github.com/ampbridge/ampbridge/test/testkit"
 	"github.com/ampbridge/ampbridge/webhook/inject"
@@ -117,15 +117,11 @@ func injectedPod(t *testing.T, p *policy.Policy, pod *corev1.Pod) *corev1.Pod {
 	if !d.Inject {
 		t.Fatalf("%+v", d)
 	}
-	encoded, err := inject.AppendPatch(nil, operations)
-	testkit.Must(t, err)
-	patch, err := jsonpatch.DecodePatch(encoded)
+	patch, err := inject.AppendPatch(nil, operations)
 	testkit.Must(t, err)
 	text, err := stdjson.Marshal(pod)
 	testkit.Must(t, err)
-	text, err = patch.Apply(text)
-	testkit.Must(t, err)
 	injected := &corev1.Pod{}
-	testkit.Must(t, stdjson.Unmarshal(text, injected))
+	testkit.DecodeJSON(t, patchtest.Apply(t, text, patch), injected)
 	return injected
 }

@@ -11,9 +11,9 @@ import (
 	"strings"
 	"testing"
 
-	corev1 "k8s.io/api/core/v1"
 	"sigs.k8s.io/yaml"
 
+	"github.com/ampbridge/ampbridge/policy"
 	"github.com/ampbridge/ampbridge/test/awstest"
 	"github.com/ampbridge/ampbridge/test/node"
 	"github.com/ampbridge/ampbridge/test/policytest"
@@ -61,11 +61,12 @@ func (e *environment) ampbridge(args ...string) string {
 // the workspace.
 func (e *environment) bootstrap() {
 	e.Helper()
-	text := e.helm("template", release, chartPackage(version), "--namespace", systemNamespace, "--values", e.values, "--show-only",
-		"templates/policy.yaml")
-	var configMap corev1.ConfigMap
-	e.must(yaml.UnmarshalStrict([]byte(text), &configMap))
-	file := testkit.TempFile(e, "policy.yaml", configMap.Data["policy.yaml"])
+	var values struct{ Policy map[string]any }
+	e.must(yaml.Unmarshal([]byte(testkit.ReadFile(e, e.values)), &values))
+	values.Policy["apiVersion"], values.Policy["kind"] = policy.APIVersion, policy.Kind // the chart adds both
+	text, err := yaml.Marshal(values.Policy)
+	e.must(err)
+	file := testkit.TempFile(e, "policy.yaml", string(text))
 	e.ampbridge("bootstrap", "--policy", file, "--apply", "--yes", "--write-policy", file)
 	e.workspace = policytest.Parse(e, testkit.ReadFile(e, file)).Destinations[0].Workspace
 }
