@@ -143,10 +143,8 @@ func compile(ctx context.Context, root, dir string, files []string) error {
 // dockerignore returns the repository's folder and the text of its .dockerignore.
 func dockerignore(t *testing.T) (root, text string) {
 	t.Helper()
-	root, err := tools.Root(t.Context())
-	testkit.Must(t, err)
-	ignore := testkit.ReadFile(t, filepath.Join(root, ".dockerignore"))
-	return root, ignore
+	root = tools.RootFor(t)
+	return root, testkit.ReadFile(t, filepath.Join(root, ".dockerignore"))
 }
 
 // What .dockerignore lets through is enough for `docker build .`.

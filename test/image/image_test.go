@@ -51,8 +51,7 @@ type archive struct {
 // directory of another name.
 func checkout(t *testing.T, name string) string {
 	t.Helper()
-	root, err := tools.Root(t.Context())
-	testkit.Must(t, err)
+	root := tools.RootFor(t)
 	files := testkit.Exec(t, "git", "-C", root, "ls-files", "-z")
 	dir := filepath.Join(t.TempDir(), name)
 	for file := range strings.SplitSeq(strings.Trim(files, "\x00"), "\x00") {
@@ -217,8 +216,7 @@ func TestImage(t *testing.T) {
 // billOfMaterials names every module of either program, and the toolchain's library.
 func billOfMaterials(t *testing.T, bin string) {
 	programs := []string{filepath.Join(bin, "ampbridge"), filepath.Join(bin, "config-sidecar")}
-	root, err := tools.Root(t.Context())
-	testkit.Must(t, err)
+	root := tools.RootFor(t)
 	t.Chdir(root) // the command reads the product's own licence there
 	out := testkit.Exec(t, tools.Path(t, "release"), append([]string{
 		"sbom", "-image", reference, "-version", "v0.0.0-test"}, programs...)...)

@@ -15,8 +15,7 @@ import (
 // TestRelease makes a release of the same commit in two directories: every byte is the same, and what somebody changed
 // afterwards is found by the documented commands.
 func TestRelease(t *testing.T) {
-	root, err := tools.Root(t.Context())
-	testkit.Must(t, err)
+	root := tools.RootFor(t)
 	keys := t.TempDir()
 	key := filepath.Join(keys, "publisher")
 	trusted, err := release.NewKey(t.Context(), key)

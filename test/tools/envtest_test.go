@@ -20,8 +20,7 @@ import (
 
 // TestDownload has setup-envtest download from an index of the test's own, as it does from the internet's.
 func TestDownload(t *testing.T) {
-	root, err := Root(t.Context())
-	testkit.Must(t, err)
+	root := RootFor(t)
 	var archive bytes.Buffer
 	compressed := gzip.NewWriter(&archive)
 	files := tar.NewWriter(compressed)

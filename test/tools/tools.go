@@ -200,6 +200,16 @@ func Path(tb testing.TB, name string) string {
 	return path
 }
 
+// RootFor is [Root] for a test, which ends if that fails.
+func RootFor(tb testing.TB) string {
+	tb.Helper()
+	root, err := Root(tb.Context())
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return root
+}
+
 // Build builds a Go program for a test, without cgo, and returns its path. The package
 // is as the go command takes it in the test's folder; flags are those of go build.
 func Build(tb testing.TB, pkg string, flags ...string) string {

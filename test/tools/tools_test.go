@@ -15,8 +15,7 @@ import (
 
 // A tool's line in the table and the module that pins it must not drift apart.
 func TestTableMatchesModules(t *testing.T) {
-	root, err := Root(t.Context())
-	testkit.Must(t, err)
+	root := RootFor(t)
 	seen := make(map[string]bool)
 	pinned := make(map[string]bool)
 	for _, tool := range Tools() {
@@ -232,8 +231,7 @@ func TestLockHeld(t *testing.T) {
 
 func TestRootFromAnotherDirectory(t *testing.T) {
 	t.Chdir("cmd")
-	root, err := Root(t.Context())
-	testkit.Must(t, err)
+	root := RootFor(t)
 	content := testkit.ReadFile(t, filepath.Join(root, "go.mod"))
 	if !strings.HasPrefix(content, "module github.com/ampbridge/ampbridge\n") {
 		t.Errorf("%s holds another module:\n%.100s", root, content)
