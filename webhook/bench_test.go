@@ -2,7 +2,6 @@ package webhook_test
 
 import (
 	"bytes"
-	"context"
 	"io"
 	"log/slog"
 	"net/http"
@@ -18,7 +17,6 @@ import (
 	"github.com/ampbridge/ampbridge/test/policytest"
 	"github.com/ampbridge/ampbridge/test/testkit"
 	"github.com/ampbridge/ampbridge/webhook"
-	"github.com/ampbridge/ampbridge/webhook/inject"
 )
 
 // BenchmarkPod measures the handler without the network. `go run ./test/bench` measures what an API
@@ -82,7 +80,7 @@ func BenchmarkPodToSkip(b *testing.B) {
 func webhookOn(b *testing.B, body []byte) func() {
 	p := policytest.Parse(b, testkit.ReadFile(b, "testdata/policy.yaml"))
 	handler := webhook.PodHandler(policy.InjectionEnabled, webhook.Dependencies{
-		Policy: func() *policy.Policy { return p }, Cluster: answering{}, Image: image,
+		Policy: func() *policy.Policy { return p }, Cluster: answering(func() {}), Image: image,
 		Metrics: webhook.NewMetrics(prometheus.NewRegistry()), Logger: slog.New(slog.DiscardHandler),
 	})
 	// In production the server creates request and writer, so they are created only once here.
@@ -123,14 +121,4 @@ func (w *writer) WriteHeader(status int) { w.status = status }
 func (w *writer) Write(b []byte) (int, error) {
 	w.size += len(b)
 	return len(b), nil
-}
-
-// answering is a cluster without limits in which every service account exists.
-type answering struct{}
-
-func (answering) ServiceAccount(context.Context, string, string) (map[string]string, error) {
-	return nil, nil
-}
-func (answering) ServiceAccountAndLimits(context.Context, string, string) (map[string]string, inject.Limits, error) {
-	return nil, inject.Limits{}, nil
 }

@@ -147,7 +147,7 @@ func FuzzHandler(f *testing.F) {
 	testkit.Must(f, err)
 	registry := prometheus.NewRegistry()
 	handler := webhook.PodHandler(policy.InjectionEnabled, webhook.Dependencies{
-		Policy: func() *policy.Policy { return p }, Cluster: answering{}, Image: image,
+		Policy: func() *policy.Policy { return p }, Cluster: answering(func() {}), Image: image,
 		Metrics: webhook.NewMetrics(registry), Logger: discard,
 	})
 	for _, file := range []string{operatorPod, chartPod} {

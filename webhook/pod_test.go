@@ -1,7 +1,6 @@
 package webhook_test
 
 import (
-	"context"
 	"encoding/json"
 	"errors"
 	"net/http"
@@ -22,7 +21,6 @@ import (
 	"github.com/ampbridge/ampbridge/test/patchtest"
 	"github.com/ampbridge/ampbridge/test/testkit"
 	"github.com/ampbridge/ampbridge/webhook"
-	"github.com/ampbridge/ampbridge/webhook/inject"
 )
 
 const (
@@ -171,7 +169,7 @@ func TestFailOpen(t *testing.T) {
 		{"service account unreadable", func(f *fixture) { f.fail("serviceaccounts", unavailable) }, webhook.LookupFailed},
 		{"limits unreadable", func(f *fixture) { f.fail("limitranges", unavailable) }, webhook.LookupFailed},
 		{"quotas unreadable", func(f *fixture) { f.fail("resourcequotas", unavailable) }, webhook.LookupFailed},
-		{"panic in a look-up", func(f *fixture) { f.Cluster = panicking{} }, webhook.InternalError},
+		{"panic in a look-up", func(f *fixture) { f.Cluster = answering(func() { panic("broken") }) }, webhook.InternalError},
 		{"panic in a parallel look-up", func(f *fixture) {
 			f.client.PrependReactor("list", "limitranges", func(clienttesting.Action) (bool, runtime.Object, error) { panic("broken") })
 		}, webhook.InternalError},
@@ -225,15 +223,6 @@ func generateName(t *testing.T, r *admissionv1.AdmissionRequest) string {
 func notPrometheus(pod map[string]any) {
 	pod["metadata"].(map[string]any)["labels"] = map[string]any{"app": "web"}
 	pod["spec"].(map[string]any)["containers"] = []any{map[string]any{"name": "web", "image": "nginx"}}
-}
-
-type panicking struct{}
-
-func (panicking) ServiceAccount(context.Context, string, string) (map[string]string, error) {
-	panic("broken")
-}
-func (panicking) ServiceAccountAndLimits(context.Context, string, string) (map[string]string, inject.Limits, error) {
-	panic("broken")
 }
 
 // createAccount creates or replaces a service account.

@@ -25,7 +25,6 @@ import (
 	"github.com/ampbridge/ampbridge/test/servingcert"
 	"github.com/ampbridge/ampbridge/test/testkit"
 	"github.com/ampbridge/ampbridge/webhook"
-	"github.com/ampbridge/ampbridge/webhook/inject"
 )
 
 // running is a complete running webhook.
@@ -195,7 +194,7 @@ func TestRunFails(t *testing.T) {
 			CertDir:     t.TempDir(),
 			PolicyFile:  "policy.yaml",
 			Image:       image,
-			Cluster:     panicking{},
+			Cluster:     answering(func() { panic("broken") }),
 			Logger:      slog.New(slog.DiscardHandler),
 		}
 		if _, err := servingcert.Write(o.CertDir, "127.0.0.1"); err != nil {
@@ -242,7 +241,9 @@ func TestRunFails(t *testing.T) {
 func TestShutdownDropsNothing(t *testing.T) {
 	for _, protocol := range []string{"HTTP/1.1", "HTTP/2.0"} {
 		t.Run(protocol, func(t *testing.T) {
-			slow := &slowCluster{entered: make(chan struct{}), release: make(chan struct{})}
+			entered, release := make(chan struct{}), make(chan struct{})
+			enter := sync.OnceFunc(func() { close(entered) })
+			slow := answering(func() { enter(); <-release })
 			w := run(t, func(o *webhook.Options) { o.Cluster, o.DrainDelay = slow, 2*time.Second })
 			w.writePolicy()
 			client := w.writeCertificate()
@@ -255,7 +256,7 @@ func TestShutdownDropsNothing(t *testing.T) {
 			body := encode(t, podRequest(t, operatorPod, nil))
 			patched := make(chan error, 1)
 			go func() { patched <- post(client, w.Addr, body, protocol, `"patch"`) }()
-			<-slow.entered
+			<-entered
 
 			// Other requests arrive while the webhook drains.
 			var sent atomic.Int64
@@ -296,7 +297,7 @@ func TestShutdownDropsNothing(t *testing.T) {
 				}
 				return err != nil
 			})
-			close(slow.release)
+			close(release)
 			if err := <-patched; err != nil {
 				t.Errorf("the request in flight: %v", err)
 			}
@@ -320,21 +321,4 @@ func post(client *http.Client, addr string, body []byte, protocol, want string) 
 		return fmt.Errorf("got %d: %s", answer.StatusCode, text)
 	}
 	return nil
-}
-
-// slowCluster is a cluster that answers only after it is released.
-type slowCluster struct {
-	once             sync.Once
-	entered, release chan struct{}
-}
-
-func (c *slowCluster) ServiceAccount(context.Context, string, string) (map[string]string, error) {
-	c.once.Do(func() { close(c.entered) })
-	<-c.release
-	return nil, nil
-}
-
-func (c *slowCluster) ServiceAccountAndLimits(ctx context.Context, namespace, name string) (map[string]string, inject.Limits, error) {
-	annotations, err := c.ServiceAccount(ctx, namespace, name)
-	return annotations, inject.Limits{}, err
 }

@@ -2,6 +2,7 @@ package webhook_test
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"log/slog"
 	"net/http"
@@ -20,6 +21,7 @@ import (
 	"github.com/ampbridge/ampbridge/policy"
 	"github.com/ampbridge/ampbridge/test/testkit"
 	"github.com/ampbridge/ampbridge/webhook"
+	"github.com/ampbridge/ampbridge/webhook/inject"
 	"github.com/ampbridge/ampbridge/webhook/registration"
 )
 
@@ -28,6 +30,20 @@ const (
 	namespace = "monitoring"
 	account   = "prometheus-k8s"
 )
+
+// answering is a cluster without limits in which every service account exists. It calls the function
+// before each answer.
+type answering func()
+
+func (before answering) ServiceAccount(context.Context, string, string) (map[string]string, error) {
+	before()
+	return nil, nil
+}
+
+func (before answering) ServiceAccountAndLimits(context.Context, string, string) (map[string]string, inject.Limits, error) {
+	before()
+	return nil, inject.Limits{}, nil
+}
 
 // fixture serves the handlers over HTTPS, with client-go's fake cluster.
 type fixture struct {
