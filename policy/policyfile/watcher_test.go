@@ -25,7 +25,7 @@ var (
 // history records what a watcher reports, in a line each.
 type history struct{ testkit.Buffer }
 
-func (h *history) add(format string, args ...any) { fmt.Fprintf(h, format+"\n", args...) }
+func (h *history) add(format string, args ...any) { _, _ = fmt.Fprintf(h, format+"\n", args...) }
 
 func (h *history) list() []string { return slices.Collect(strings.Lines(h.String())) }
 

@@ -17,7 +17,8 @@ func TestRealPrometheusWrites(t *testing.T) {
 	binary := tools.Path(t, "prometheus")
 	f := newFixtureWith(t, awstest.Options{Prometheus: binary})
 	creds := f.session()
-	profile := testkit.TempFile(t, "credentials", fmt.Sprintf("[central]\naws_access_key_id = %s\naws_secret_access_key = %s\naws_session_token = %s\n",
+	profile := testkit.TempFile(t, "credentials", fmt.Sprintf(
+		"[central]\naws_access_key_id = %s\naws_secret_access_key = %s\naws_session_token = %s\n",
 		creds.AccessKeyID, creds.SecretAccessKey, creds.SessionToken))
 	address := testkit.FreeAddr(t)
 	configuration := testkit.TempFile(t, "prometheus.yml", fmt.Sprintf(`

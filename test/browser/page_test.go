@@ -155,13 +155,13 @@ func visit(t *testing.T, browser context.Context, file, scheme string, width int
 	listen := func(event any) {
 		switch e := event.(type) {
 		case *runtime.EventConsoleAPICalled:
-			fmt.Fprintln(&messages, "console."+string(e.Type))
+			_, _ = fmt.Fprintln(&messages, "console."+string(e.Type))
 		case *runtime.EventExceptionThrown:
-			fmt.Fprintln(&messages, e.ExceptionDetails.Text)
+			_, _ = fmt.Fprintln(&messages, e.ExceptionDetails.Text)
 		case *log.EventEntryAdded:
-			fmt.Fprintln(&messages, e.Entry.Text)
+			_, _ = fmt.Fprintln(&messages, e.Entry.Text)
 		case *network.EventRequestWillBeSent:
-			fmt.Fprintln(&requests, e.Request.URL)
+			_, _ = fmt.Fprintln(&requests, e.Request.URL)
 		}
 	}
 	tab, cancel := chromedp.NewContext(browser, chromedp.WithListener(listen))
