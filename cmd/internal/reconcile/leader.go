@@ -58,7 +58,10 @@ func (c *controller) run(ctx context.Context, work func(context.Context) error) 
 	if err := errors.Join(m.Add(follow), m.Add(leader)); err != nil {
 		return err
 	}
-	servers := []server{{"health", c.options.HealthAddr, health.Handler(c.ready)}, {"metrics", c.options.MetricsAddr, metricsHandler(c.registry)}}
+	servers := []server{
+		{"health", c.options.HealthAddr, health.Handler(c.ready)},
+		{"metrics", c.options.MetricsAddr, metricsHandler(c.registry)},
+	}
 	if c.options.StatusAddr != "" {
 		servers = append(servers, server{"status page", c.options.StatusAddr, c.statusPage()})
 	}
