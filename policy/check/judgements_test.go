@@ -282,7 +282,8 @@ func TestTrust(t *testing.T) {
 		{"a claim that no token has", strings.Replace(good, `/:aud"`, `/:aux"`, 1), Fail, "never applies"},
 		{"ForAnyValue", strings.Replace(good, "StringEquals", "ForAnyValue:StringEquals", 1), Pass, "lets"},
 		{"keys in upper case", strings.ReplaceAll(good, "uuid/:", "UUID/:"), Pass, "lets"},
-		{"a wildcard under a key in upper case", with(`"StringLike":{"` + aks.Host() + `:SUB":["` + prometheus.String() + `","*"]},"StringEquals":{`),
+		{"a wildcard under a key in upper case", with(`"StringLike":{"` + aks.Host() + `:SUB":["` + prometheus.String() +
+			`","*"]},"StringEquals":{`),
 			Fail, "lets in whatever"},
 		{"IfExists under a key in upper case", with(`"StringEqualsIfExists":{"` + aks.Host() + `:Sub":"` + prometheus.String() +
 			`"},"StringEquals":{`), Fail, "also passes without the claim"},

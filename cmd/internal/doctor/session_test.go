@@ -66,7 +66,8 @@ func TestFlowProves(t *testing.T) {
 		about check.About
 		want  bool
 	}{
-		{"the pods write to both", []corev1.Pod{pod("a", "central", "team"), pod("b", "team", "central")}, check.About{Subject: one.String()}, true},
+		{"the pods write to both", []corev1.Pod{pod("a", "central", "team"), pod("b", "team", "central")},
+			check.About{Subject: one.String()}, true},
 		{"a pod writes to another", []corev1.Pod{pod("a", "central", "team"), pod("b", "team")}, check.About{Subject: one.String()}, false},
 		{"a pod is not injected", []corev1.Pod{pod("a", "central"), plain}, check.About{Subject: one.String()}, true},
 		{"the pods of the other cannot be listed", []corev1.Pod{pod("a", "central")}, check.About{Subject: elsewhere.String()}, false},
