@@ -3,7 +3,6 @@ package policy
 import (
 	"cmp"
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 )
@@ -24,11 +23,15 @@ var ownAnnotations = []string{AnnotationInjected, AnnotationAWSConfig, Annotatio
 // empty if there is none. The annotation has no effect, and without the message
 // its user would not learn why. Other unknown names may be of a newer version.
 func misspelt(annotations map[string]string) string {
-	for _, name := range slices.Sorted(maps.Keys(annotations)) {
-		if !strings.HasPrefix(name, annotationPrefix) || len(name) > maxAnnotation ||
-			slices.Contains(userAnnotations, name) || slices.Contains(ownAnnotations, name) {
-			continue
+	var candidates []string // of almost every pod there are none, and the list needs no memory
+	for name := range annotations {
+		if strings.HasPrefix(name, annotationPrefix) && len(name) <= maxAnnotation &&
+			!slices.Contains(userAnnotations, name) && !slices.Contains(ownAnnotations, name) {
+			candidates = append(candidates, name)
 		}
+	}
+	slices.Sort(candidates)
+	for _, name := range candidates {
 		if name == LabelInjection {
 			return fmt.Sprintf("annotation %s has no effect: it is a label of the namespace", name)
 		}

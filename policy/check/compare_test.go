@@ -66,7 +66,7 @@ func TestSegmentsMarkWhatDiffers(t *testing.T) {
 			if words := compared.String(); words != c.words {
 				t.Errorf("in words: %q, want %q", words, c.words)
 			}
-			// The parts join up to the values, and there are as many of each.
+			// The joined parts are the values, and both values have the same number of parts.
 			if f, w := joined(found), joined(wanted); f != c.found || w != c.wanted || len(found) != len(wanted) {
 				t.Errorf("%d parts of %q, %d parts of %q", len(found), f, len(wanted), w)
 			}

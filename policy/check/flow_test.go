@@ -9,8 +9,8 @@ import (
 	"github.com/ampbridge/ampbridge/policy/sidecarconfig"
 )
 
-// A Prometheus that has nothing to send for ten minutes is a failure, however well its
-// queue stands. Its own clock counts, not doctor's.
+// A Prometheus without anything to send for ten minutes is a failure, even if its queue has no
+// errors. The ten minutes are by Prometheus's clock, not by doctor's.
 func TestNothingFlows(t *testing.T) {
 	const now = 1_700_000_000
 	minutes := func(n float64) float64 { return now - 60*n }
@@ -57,7 +57,7 @@ func TestNothingFlows(t *testing.T) {
 	}
 }
 
-// What Prometheus gives up beside samples is a warning. What the user's rules drop is not.
+// Lost metadata, exemplars and old samples are a warning. Series that the user's rules drop are not.
 func TestLosses(t *testing.T) {
 	const now = 1_700_000_000
 	name := map[string]string{"remote_name": "central"}
@@ -102,7 +102,7 @@ func TestLosses(t *testing.T) {
 	}
 }
 
-// Native histograms count as samples: a queue that sends nothing else is judged as well.
+// Native histograms count as samples, so a queue that sends nothing else is judged, too.
 func TestRefusedHistograms(t *testing.T) {
 	const now, prefix = 1_700_000_000, "prometheus_remote_storage_"
 	read := func(sent, attempts, failed float64) Metrics {
@@ -118,7 +118,7 @@ func TestRefusedHistograms(t *testing.T) {
 	judged(t, f, Pass, "nothing refused")
 }
 
-// The relay knows when AMP took a write, where Prometheus's metrics cannot be read.
+// If Prometheus's metrics cannot be read, the relay still knows when AMP accepted a write.
 func TestRelayFlow(t *testing.T) {
 	now := time.Unix(1_700_000_000, 0)
 	ago := func(d time.Duration) *time.Time { at := now.Add(-d); return &at }

@@ -88,7 +88,7 @@ func TestKeys(t *testing.T) {
 	}
 }
 
-// jwt is a token whose signature is none.
+// jwt returns a token with an invalid signature.
 func jwt(t *testing.T, header, body map[string]any) string {
 	t.Helper()
 	part := func(v any) string {
@@ -399,7 +399,7 @@ func TestPermission(t *testing.T) {
 			judged(t, Permission(rolePolicies(t, c.documents), "", c.destination, NewFix("sync")), c.status, c.message)
 		})
 	}
-	// Policies beside the one that sync writes are named.
+	// The message names the policies that sync did not write.
 	ours := policy.PermissionDocument(destination).String()
 	wide := `{"Statement":[{"Action":"s3:*","Effect":"Allow","Resource":"*"}]}`
 	judged(t, Permission(rolePolicies(t, []string{ours}), "policy-0", destination, NewFix("sync")), Pass, "allows aps:RemoteWrite")
@@ -409,7 +409,7 @@ func TestPermission(t *testing.T) {
 		"by the policies policy-0, policy-1 together")
 }
 
-// rolePolicies are policy-0, policy-1 and so on.
+// rolePolicies returns policies with the names policy-0, policy-1 and so on.
 func rolePolicies(t *testing.T, documents []string) (list []RolePolicy) {
 	t.Helper()
 	for i, text := range documents {
@@ -454,7 +454,7 @@ func TestBounds(t *testing.T) {
 	}
 }
 
-// A reader needs all four permissions, and none to write.
+// A reader needs all four permissions of a query, and no permission to write.
 func TestReaders(t *testing.T) {
 	const arn = "arn:aws:iam::111122223333:policy/boundary"
 	reader, both := destination, destination
@@ -561,7 +561,7 @@ func TestRefusals(t *testing.T) {
 	}
 }
 
-// loaded is a configuration as Prometheus renders it.
+// loaded returns a configuration as Prometheus prints it.
 const loaded = `global:
   scrape_interval: 15s
 scrape_configs:

@@ -176,7 +176,7 @@ func TestMissing(t *testing.T) {
 	}
 }
 
-// A check without a finding has not run.
+// A check without a finding becomes a skipped check.
 func TestComplete(t *testing.T) {
 	var r Runner
 	r.Add(Passed(Kubernetes, About{}, ""), Failed(TrustDocument, About{}, Fix{}, ""))
@@ -190,7 +190,7 @@ func TestComplete(t *testing.T) {
 	}
 }
 
-// A later check can prove a skipped one, and no other.
+// A later check can prove a skipped check, but not a blocked or a failed one.
 func TestProve(t *testing.T) {
 	var r Runner
 	r.Add(Skipped(Certificate, About{}, "the Secret cannot be read"), Skipped(Endpoints, About{}, "no rights"),
@@ -265,7 +265,7 @@ func TestLiftOfQueries(t *testing.T) {
 	}
 }
 
-// What a later check proves is a pass. Nothing else changes.
+// If a check passes, the warnings that it proves become passes. No other finding changes.
 func TestLift(t *testing.T) {
 	one, other := About{Subject: "system:serviceaccount:m:one", Destination: "central"}, About{Subject: "system:serviceaccount:m:other"}
 	var r Runner

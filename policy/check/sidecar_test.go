@@ -16,7 +16,8 @@ var (
 	asked = started.Add(3 * time.Hour)
 )
 
-// sidecarState judges a sidecar of one destination with this delivery, after a change.
+// sidecarState returns the finding about a sidecar of one destination with this delivery, after
+// a change.
 func sidecarState(delivery sidecarconfig.Delivery, change func(*ObservedSidecar, *sidecarconfig.DestinationStatus)) Finding {
 	s := ObservedSidecar{
 		Status: sidecarconfig.Status{Started: started, Sidecar: "v1.0.0", Destinations: []sidecarconfig.DestinationStatus{
@@ -119,7 +120,7 @@ func TestSidecarState(t *testing.T) {
 		{"no way to AMP", relay, failure(0, "connection refused", time.Minute), Warn, "AMP could not be reached (connection refused)",
 			"proxyURL"},
 
-		// Fields that are left out.
+		// The block leaves out fields.
 		{"version not known", relay, func(_ *state, d *destination) { d.Omitted = []string{"send_native_histograms (Prometheus 2.40)"} }, Warn,
 			"leaves out send_native_histograms (Prometheus 2.40), because the version of Prometheus is not known", "app.kubernetes.io/version"},
 		{"too old", relay, func(s *state, d *destination) {
@@ -180,8 +181,7 @@ func TestPlain(t *testing.T) {
 	}
 }
 
-// TestQueueOfTheRelay finds the queue that writes to the relay, as each version of
-// Prometheus calls it.
+// Each version of Prometheus has other names for the queue that writes to the relay.
 func TestQueueOfTheRelay(t *testing.T) {
 	block := policy.Block{Name: "ampbridge-central", URL: "https://aps.example/workspaces/ws-1/api/v1/remote_write"}
 	const relay = "http://127.0.0.1:41234/ampbridge-central/workspaces/ws-1/api/v1/remote_write"
@@ -225,7 +225,7 @@ func TestQueueOfTheRelay(t *testing.T) {
 			}
 		})
 	}
-	// While the pod moves, the sigv4 queue stands still, and the relay's sends.
+	// While the pod moves to the relay, the sigv4 queue makes no progress, and the relay's queue sends.
 	both := read("samples_total", 1, labels("remote_name", "ampbridge-central", "url", block.URL))
 	for name, samples := range read("samples_total", 999, labels("remote_name", "ampbridge-central-relay", "url", relay)) {
 		both[name] = append(both[name], samples...)
@@ -234,8 +234,8 @@ func TestQueueOfTheRelay(t *testing.T) {
 	judged(t, f, Pass, "1 second behind")
 }
 
-// TestOldPrometheusCountsWhatWasAccepted: its counter of successes tells a queue that is
-// refused from one that is accepted in part.
+// Prometheus before 2.23 counts the accepted samples. That counter shows whether AMP refuses a
+// whole queue or only a part of it.
 func TestOldPrometheusCountsWhatWasAccepted(t *testing.T) {
 	const p = "prometheus_remote_storage_"
 	block := policy.Block{Name: "ampbridge-central", URL: "https://aps.example/workspaces/ws-1/api/v1/remote_write"}

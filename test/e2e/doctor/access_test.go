@@ -18,7 +18,7 @@ import (
 	"github.com/ampbridge/ampbridge/policy/check"
 )
 
-// limitedAccess removes access that doctor may have: it runs the checks that are left.
+// limitedAccess removes some of doctor's access. Doctor runs the checks that it still can.
 func (s *fixture) limitedAccess() {
 	s.Run("the documented rights, and no others", func(t *testing.T) { s.in(t).documentedRights() })
 	s.Run("no cluster", func(t *testing.T) {
@@ -92,7 +92,7 @@ func (s *fixture) limitedAccess() {
 		env := s.withoutCredentials()
 		a := s.doctor(env, "--policy", s.policyFile, "--kubeconfig", s.kube.Kubeconfig())
 		s.require(env, map[string]int{"all": 1, "cluster": 1, "aws": 1}, "--kubeconfig", s.kube.Kubeconfig()) // no pod runs
-		// STS and the remote write take the pod's own token.
+		// Sessions and the remote write use the pod's own token.
 		s.expectSkipped(a, append([]check.ID{check.Account, check.OIDCProvider, check.RoleExists, check.TrustDocument, check.Permissions,
 			check.Boundary, check.Workspace, check.Query}, podChecks...)...)
 	})
@@ -131,7 +131,7 @@ func (s *fixture) limitedAccess() {
 	})
 }
 
-// withoutCredentials is the environment of a person who is not logged in to AWS.
+// withoutCredentials returns the environment of a person who is not logged in to AWS.
 func (s *fixture) withoutCredentials() []string {
 	return append(slices.DeleteFunc(s.environ(), func(e string) bool {
 		return strings.HasPrefix(e, "AWS_ACCESS_KEY_ID") || strings.HasPrefix(e, "AWS_SECRET_ACCESS_KEY")

@@ -11,7 +11,7 @@ import (
 	"github.com/ampbridge/ampbridge/policy/check"
 )
 
-// fault is a row: what goes wrong, which check fails, and how it is fixed.
+// fault is a row of the tables. It has what goes wrong, which check fails, and the fix.
 type fault struct {
 	name string
 	// id is the check that fails.
@@ -27,13 +27,13 @@ type fault struct {
 	after func(*fixture)
 	// installed is true if the policy comes from the ConfigMap.
 	installed bool
-	// args are doctor's.
+	// args are further arguments of doctor.
 	args []string
 	// kubeconfig is a file in the fixture's directory; empty: the administrator's.
 	kubeconfig string
 }
 
-// tables are the faults. The last row of the last one turns the clock forward.
+// tables are the tables of faults. The very last row sets the clock forward, so no row can follow it.
 var tables = [][]fault{
 	reachFaults, policyFaults, clusterFaults, registrationFaults, webhookFaults, documentFaults, issuerFaults, roleFaults, awsFaults,
 	byHandFaults, sessionFaults, writeFaults, editedFaults, workspaceFaults,
@@ -77,7 +77,8 @@ func TestDoctor(t *testing.T) {
 	}
 }
 
-// noAudience: STS goes by the provider's audiences then, so it is a warning with a fix.
+// noAudience removes the condition on the audience. STS then uses the provider's audiences, so
+// this is a warning with a fix.
 func (s *fixture) noAudience() {
 	s.trust(`"oidc.example.com/clusters/demo/:aud":"sts.amazonaws.com",`, "")
 	a := s.runDoctor(fault{})
@@ -151,18 +152,18 @@ func (s *fixture) runDoctor(f fault) answer {
 // unchecked is the exit status if no check failed and some were skipped.
 const unchecked = 3
 
-// podChecks need a running pod; the table of faults has none.
+// podChecks are the checks that need a running pod. The tables of faults have none.
 var podChecks = []check.ID{check.Pods, check.Identity, check.Sidecar, check.Flow}
 
-// byHand reports whether the policy leaves the AWS side to others (trust.manage: none).
+// byHand reports whether sync does not manage AWS (trust.manage: none).
 func (s *fixture) byHand() bool {
 	text, err := os.ReadFile(s.policyFile)
 	s.try(err)
 	return strings.Contains(string(text), "manage: none")
 }
 
-// healthy runs doctor, and expects every check to pass that needs no pod. Only the
-// rows themselves run sync.
+// healthy runs doctor, and expects that every check passes that needs no pod. The check of sync
+// is a warning, because only the rows run sync, and nothing in the cluster does.
 func (s *fixture) healthy(f fault) {
 	s.Helper()
 	a := s.runDoctor(f)

@@ -19,7 +19,7 @@ func allowWith(more string) string {
 		`"system:serviceaccount:monitoring:prometheus"}` + more + `}}`
 }
 
-// rekeyed publishes the cluster's keys, each changed.
+// rekeyed publishes the cluster's keys after a change of each key.
 func rekeyed(s *fixture, change func(map[string]any)) {
 	s.forgetKeys()
 	original := s.kube.OIDC()
@@ -40,10 +40,11 @@ func rekeyed(s *fixture, change func(map[string]any)) {
 	}))
 }
 
-// otherNamespace is one that a grant names, and that has no label.
+// otherNamespace is a namespace without the label. A grant names it.
 const otherNamespace = "staging"
 
-// editedFaults are objects that somebody edited, so that only their effect shows the fault.
+// editedFaults are faults in edited objects. The objects exist, so only their effect shows the
+// fault.
 var editedFaults = []fault{
 	{name: "trust that denies this subject", id: check.TrustDocument, message: "statement 2 denies them to", inject: func(s *fixture) {
 		s.trustOf(allowWith("") + `,{"Effect":"Deny","Principal":{"Federated":"` + providerARN + `"},"Action":"sts:*","Condition":` +

@@ -26,7 +26,7 @@ import (
 
 func contains(text, part string) bool { return strings.Contains(text, part) }
 
-// plainPolicy puts doctor's policy back.
+// plainPolicy restores doctor's policy.
 func plainPolicy(s *fixture) { s.setPolicy() }
 
 var clusterFaults = []fault{
@@ -55,7 +55,7 @@ var clusterFaults = []fault{
 		inject:  func(s *fixture) { s.annotate("ampbridge.io/destinations", "centre") },
 	},
 	{name: "no grant", id: check.Grant, message: "no grant of the policy covers",
-		// The subject is named, as a person would who wonders about it.
+		// The flags name the service account, as a person would who expects samples of it.
 		args: []string{"--namespace", namespace, "--service-account", serviceAccount},
 		inject: func(s *fixture) {
 			s.setPolicy("namespaces: ["+namespace+"]", "namespaces: [elsewhere, "+namespace+"x]")
@@ -181,7 +181,7 @@ var webhookFaults = []fault{
 	},
 }
 
-// providerARN and roleName are sync's.
+// providerARN and roleName name the provider and the role that sync creates.
 var (
 	providerARN = policy.Issuer(issuerURL).ProviderARN("aws", accountID).String()
 	roleName    = policy.RoleName("demo", "central")
@@ -340,8 +340,8 @@ var awsFaults = []fault{
 
 const secondRole = "arn:aws:iam::" + accountID + ":role/writer"
 
-// byHand sets a policy for roles that sync does not manage: the fixes are commands
-// of the AWS CLI then.
+// byHand sets a policy for roles that sync does not manage. The fixes are then commands of
+// the AWS CLI.
 func byHand(s *fixture) { s.setPolicy("trust:\n", "trust:\n  manage: none\n") }
 
 var byHandFaults = []fault{
@@ -366,7 +366,7 @@ var byHandFaults = []fault{
 		message: "there is no role",
 		inject:  (*fixture).deleteRole,
 		after: func(s *fixture) {
-			// Sync takes over again only what is its own.
+			// Sync does not manage these roles, so the row deletes them before sync creates its own.
 			s.deleteRole()
 			s.deleteProvider()
 			s.setPolicy()
@@ -404,7 +404,7 @@ var issuerFaults = []fault{
 	},
 }
 
-// forgetKeys lets so much time pass that AWS reads the keys again.
+// forgetKeys sets the clock of the double forward, so that it reads the keys again.
 func (s *fixture) forgetKeys() { s.cloud.Advance(15 * time.Second) }
 
 func publishAgain(s *fixture) { s.published.replace(nil) }
@@ -426,8 +426,8 @@ var workspaceFaults = []fault{
 		id:      check.Session,
 		message: "Not authorized to perform sts:AssumeRoleWithWebIdentity",
 		inject: func(s *fixture) {
-			// All but the new role is older than what STS sees by now. The last of the
-			// rows: a clock that is turned back would hide the role from everybody.
+			// STS sees everything that is older than a minute, so it sees all but the new role.
+			// This is the last row, because the clock cannot be set back: that would hide the role.
 			s.deleteRole()
 			s.cloud.Advance(2 * time.Minute)
 			s.cloud.SetPropagationDelay(time.Minute)
@@ -449,7 +449,7 @@ func injected(name string, id check.ID, message, target string, f awstest.Fault)
 	}
 }
 
-// Ways to break things.
+// The following functions cause faults.
 
 func (s *fixture) labelNamespace(value string) {
 	s.Helper()
@@ -457,7 +457,7 @@ func (s *fixture) labelNamespace(value string) {
 		fmt.Appendf(nil, `{"metadata":{"labels":{%q:%s}}}`, policy.LabelInjection, value), metav1.PatchOptions{}))
 }
 
-// annotate sets the service account's annotation, or takes it away.
+// annotate sets the service account's annotation, or removes it.
 func (s *fixture) annotate(name, value string) {
 	s.Helper()
 	text := "null"
@@ -549,8 +549,8 @@ func (s *fixture) permit(name, document string) {
 	s.must(s.iam.PutRolePolicy(s.Context(), &iam.PutRolePolicyInput{RoleName: &roleName, PolicyName: &name, PolicyDocument: &document}))
 }
 
-// otherWorkspace is one that is not there: sync would refuse it, so its
-// permission document is written here.
+// otherWorkspace is a workspace that does not exist. Sync would refuse it, so this file writes
+// its permission document.
 func (s *fixture) otherWorkspace(is, instead string) {
 	s.Helper()
 	s.setPolicy(is, instead)
@@ -558,7 +558,7 @@ func (s *fixture) otherWorkspace(is, instead string) {
 		strings.ReplaceAll(fmt.Sprint(s.workspace.ARN), is, instead)))
 }
 
-// prometheusPod is one that the webhook injects.
+// prometheusPod returns a pod that the webhook injects.
 func prometheusPod(name string, change func(*corev1.Pod)) *corev1.Pod {
 	mounts := []corev1.VolumeMount{{Name: "config", MountPath: "/etc/config"}}
 	pod := &corev1.Pod{

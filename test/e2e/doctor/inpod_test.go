@@ -17,9 +17,9 @@ import (
 	"github.com/ampbridge/ampbridge/test/awstest"
 )
 
-// inPod runs doctor with what a container has: an environment, and a token file.
-// Outside of the sidecar's container the workspace is not known, and in it there
-// is no Prometheus here: something is never checked.
+// inPod runs doctor with what a container has, which is an environment and a token file. Some
+// checks are always skipped. In the sidecar's container there is no Prometheus here, and in any
+// other one the workspace is not known.
 func (s *fixture) inPod() {
 	role := "arn:aws:iam::" + accountID + ":role/ampbridge/demo/" + roleName
 	file := filepath.Join(s.dir, "token")
@@ -118,7 +118,7 @@ func (s *fixture) sidecarConfig(file string) string {
 		}
 		a, err := sidecarconfig.Decode(strings.ReplaceAll(v.Value, "$$", "$"))
 		s.try(err)
-		// What this machine has under the fixed names is not the pod's.
+		// This machine's files of the same names do not belong to the pod.
 		a.Token, a.Credentials, a.Prometheus = file, filepath.Join(s.TempDir(), "credentials"), sidecarconfig.Prometheus{}
 		return a.Encode()
 	}

@@ -1,11 +1,10 @@
 // Package doctor_test makes one check fail at a time, and runs doctor.
 //
-// All rows share one fixture: a real control plane, AWS's double, and the webhook
-// behind a Service, as the chart installs it. Each row begins where everything
-// passes, injects one fault, and expects that exactly this check fails, with
-// everything before it passed. Then it follows the fix, and everything passes again:
-// the test runs the commands of the fix, or else the row does what the summary of
-// the fix describes.
+// All rows share one fixture: a real control plane, a double of AWS, and the webhook
+// behind a Service, as the chart installs it. At the start of each row every check passes.
+// The row injects one fault. It expects that exactly one check fails, and that every check
+// before it passes. Then the test runs the commands of the fix. If there are none, the row does
+// what the summary of the fix describes. At the end every check passes again.
 package doctor_test
 
 import (
@@ -55,7 +54,7 @@ const (
 	// issuerURL ends in a slash, as AKS's do, and its certificate is of a private
 	// CA, as those of clusters at home are.
 	issuerURL = "https://oidc.example.com/clusters/demo/"
-	// timeout bounds waiting for what must come.
+	// timeout bounds the wait for a state that must come.
 	timeout = 90 * time.Second
 )
 
@@ -65,7 +64,7 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// process is the webhook's, which rows stop and start; nil: it does not run.
+// process is the process of the webhook, which rows stop and start; nil: it does not run.
 type process struct{ *exec.Cmd }
 
 // fixture is shared by all rows.
@@ -82,8 +81,8 @@ type fixture struct {
 	iam       *iam.Client
 
 	dir, ampbridge, prometheus string
-	// policyFile is doctor's and sync's; the webhook has one of its own, so that a
-	// row that breaks the policy leaves the webhook alone.
+	// policyFile is the policy of doctor and sync. The webhook has another file, so that a row
+	// that breaks the policy does not change the webhook.
 	policyFile string
 	proxy      string
 	host       string
@@ -93,7 +92,7 @@ type fixture struct {
 	registration *admissionv1.MutatingWebhookConfiguration
 }
 
-// newFixture installs ampbridge. before is called when nothing is installed yet; nil: no call.
+// newFixture installs ampbridge. It calls before while nothing is installed yet; nil: no call.
 func newFixture(t *testing.T, before func(*fixture)) *fixture {
 	t.Helper()
 	s := &fixture{T: t, root: t, dir: t.TempDir(), webhook: &process{}}
@@ -209,7 +208,7 @@ func (s *fixture) setPolicy(replace ...string) {
 	s.try(os.WriteFile(s.policyFile, []byte(s.policy(replace...)), 0o600))
 }
 
-// configMap is the chart's.
+// configMap is the name of the chart's ConfigMap.
 func (s *fixture) configMap() {
 	s.Helper()
 	s.must(s.kube.Client().CoreV1().ConfigMaps(system).Create(s.Context(), &corev1.ConfigMap{
@@ -218,8 +217,8 @@ func (s *fixture) configMap() {
 	}, metav1.CreateOptions{}))
 }
 
-// install makes what the chart makes of the webhook: Service, endpoints, Secret,
-// registration; and runs it.
+// install creates the webhook's objects that the chart creates (Service, endpoints, Secret and
+// registration), and runs the webhook.
 func (s *fixture) install() {
 	s.Helper()
 	ca, err := servingcert.Write(s.dir, service+"."+system+".svc")
@@ -296,7 +295,7 @@ func (s *fixture) stopWebhook() {
 	s.webhook.Cmd = nil
 }
 
-// register makes the registration, and waits until the API server has read it.
+// register creates the registration, and waits until the API server has read it.
 func (s *fixture) register() {
 	s.Helper()
 	configurations := s.kube.Client().AdmissionregistrationV1().MutatingWebhookConfigurations()
@@ -307,8 +306,8 @@ func (s *fixture) register() {
 	s.waitForInjection(true)
 }
 
-// waitForInjection waits until the API server, which follows its own objects by a
-// watch, does or does not inject.
+// waitForInjection waits until pods are injected, or are not. The API server reads the objects of
+// the registration with a delay.
 func (s *fixture) waitForInjection(want bool) {
 	s.Helper()
 	s.eventually(fmt.Sprintf("pods are injected: %v", want), func() bool {
@@ -329,7 +328,7 @@ func (s *fixture) eventually(what string, ok func() bool) {
 	testkit.Within(s.T, timeout, what, ok)
 }
 
-// sync is `ampbridge sync --once`, with more flags.
+// sync runs `ampbridge sync --once` with further flags.
 func (s *fixture) sync(flags ...string) {
 	s.Helper()
 	s.run(append([]string{"sync", "--once", "--policy", s.policyFile, "--kubeconfig", s.kube.Kubeconfig()}, flags...)...)
@@ -345,7 +344,7 @@ func (s *fixture) run(args ...string) {
 	}
 }
 
-// environ is an administrator's, whose way to the internet is the proxy.
+// environ returns the environment of an administrator. All requests to the internet use the proxy.
 func (s *fixture) environ() []string {
 	ca := filepath.Join(s.dir, "public-ca.pem")
 	s.try(os.WriteFile(ca, s.cloud.CA, 0o600))
@@ -354,7 +353,7 @@ func (s *fixture) environ() []string {
 	}, s.cloud.Environ()...), s.account.AdminCredentials().Environ()...)
 }
 
-// answer is doctor's JSON.
+// answer is the JSON output of doctor.
 type answer struct {
 	Version int        `json:"version"`
 	Summary string     `json:"summary"`
@@ -366,7 +365,7 @@ type answer struct {
 	stderr string
 }
 
-// secrets must not be in what doctor prints: the start of every JSON Web Token.
+// secrets matches the start of every JSON Web Token. Doctor must not print one.
 const tokenStart = "eyJ"
 
 // doctor runs doctor as its own process.
@@ -412,7 +411,7 @@ func (a answer) finding() check.Finding {
 	return a.Findings[i]
 }
 
-// published stands before the issuer, so that a row can change what it publishes.
+// published is a proxy before the issuer, so that a row can change what the issuer publishes.
 type published struct {
 	mu      sync.Mutex
 	handler http.Handler
@@ -436,8 +435,8 @@ func (p *published) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h.ServeHTTP(w, r)
 }
 
-// startProxy is the internet: it leads CONNECT requests to the hosts of the
-// issuers that the double knows, and to no others.
+// startProxy starts the proxy that stands for the internet. It connects only to the hosts of the
+// issuers that the double knows.
 func (s *fixture) startProxy() {
 	s.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")

@@ -40,7 +40,7 @@ scrape_configs:
 `
 )
 
-// pods injects the faults of existing pods.
+// pods injects faults into existing pods.
 func (s *fixture) pods() {
 	s.Run("not injected", func(t *testing.T) {
 		s := s.in(t)
@@ -70,7 +70,7 @@ func (s *fixture) pods() {
 		s.try(s.kube.Client().CoreV1().ConfigMaps(system).Delete(s.Context(), breaker.ConfigMap, metav1.DeleteOptions{}))
 		s.deletePod("refused")
 
-		// An event tells of pods that were never stored, and not of which service account.
+		// The API server never stored these pods. Only an event reports them, without their service account.
 		event := &corev1.Event{
 			ObjectMeta:     metav1.ObjectMeta{Name: "never-stored"},
 			InvolvedObject: corev1.ObjectReference{APIVersion: "apps/v1", Kind: "StatefulSet", Namespace: namespace, Name: "server"},
@@ -145,11 +145,11 @@ func (s *fixture) livePod() {
 	s.waits("live")
 	s.stuck("live")
 
-	// Its user adds a service discovery that was the node's business so far.
+	// The user adds a service discovery that used the node's identity so far.
 	s.must(s.kube.Client().CoreV1().ConfigMaps(namespace).Patch(s.Context(), "live", types.MergePatchType,
 		fmt.Appendf(nil, `{"data":{"prometheus.yml":%q}}`, fmt.Sprintf(nodesRole, port)), metav1.PatchOptions{}))
-	// Pods of test/kubelet share the machine's ports: the sidecar at 9095 may be another
-	// test's for a while.
+	// Pods of test/kubelet share the machine's ports, so another test's sidecar may use port 9095
+	// for a while.
 	s.eventually("only the identity fails", func() bool {
 		s.address("live")
 		a := s.runDoctor(fault{})
@@ -208,8 +208,7 @@ func (s *fixture) waits(pod string) {
 	}
 }
 
-// stuck lets AMP fail: samples that are retried, refused or pending for ever fail the
-// check.
+// stuck lets AMP fail. The check fails if samples are retried, refused or pending for ever.
 func (s *fixture) stuck(pod string) {
 	s.Helper()
 	for _, c := range []struct {
@@ -237,15 +236,15 @@ func (s *fixture) stuck(pod string) {
 	}
 }
 
-// address gives the pod the machine's address, and again after test/kubelet has
-// written its own: the API server proxies to no loopback address.
+// address gives the pod the machine's address, because the API server does not proxy to a
+// loopback address. It does so again after test/kubelet has written its own address.
 func (s *fixture) address(name string) {
 	s.Helper()
 	s.must(s.kube.Client().CoreV1().Pods(namespace).Patch(s.Context(), name, types.MergePatchType,
 		fmt.Appendf(nil, `{"status":{"podIP":%q,"podIPs":[{"ip":%q}]}}`, s.host, s.host), metav1.PatchOptions{}, "status"))
 }
 
-// waitForAll waits until every check passes, those of the pod too.
+// waitForAll waits until every check passes, including the checks of the pod.
 func (s *fixture) waitForAll(pod string) {
 	s.Helper()
 	var a answer
@@ -346,7 +345,7 @@ func (s *fixture) runPod(name, port, config string, change func(*corev1.Pod)) (s
 	}
 }
 
-// images are what the node has.
+// images are the images on the node.
 func (s *fixture) images(t *testing.T) kubelet.Images {
 	t.Helper()
 	sidecar := filepath.Join(s.dir, "config-sidecar")

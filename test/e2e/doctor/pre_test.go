@@ -10,7 +10,7 @@ import (
 	"github.com/ampbridge/ampbridge/test/awstest"
 )
 
-// preChecks are those of doctor --pre; the others are excluded.
+// preChecks are the checks of doctor --pre. It excludes the others.
 var preChecks = []check.ID{
 	check.Kubernetes, check.Policy, check.IssuerMatches, check.Namespace, check.ServiceAccount, check.Grant,
 	check.Registration,

@@ -52,8 +52,8 @@ func (s *fixture) boundary(more string) {
 
 const queryActions = `,"aps:QueryMetrics","aps:GetSeries","aps:GetLabels","aps:GetMetricMetadata"`
 
-// TestReaders: a reader gets its answer, and each role is asked for its own kind of access alone. What goes wrong for the
-// reader fails for the reader, while the writer goes on.
+// A reader gets its answer, and doctor checks each role only for its own kind of access. A fault
+// of the reader fails only the checks of the reader.
 func TestReaders(t *testing.T) {
 	s := newFixture(t, nil)
 	s.must(s.kube.Client().CoreV1().ServiceAccounts(namespace).Create(t.Context(),
@@ -111,8 +111,8 @@ func (s *fixture) permitReader(actions string) {
 	}))
 }
 
-// readsAndWrites expects that the reader reads and does not write, and the writer writes and does not read: as doctor
-// says, and by what AWS was asked.
+// readsAndWrites expects that the reader only reads and the writer only writes. It compares
+// doctor's report, and the calls that AWS got.
 func (s *fixture) readsAndWrites() {
 	s.Helper()
 	before := len(s.cloud.Calls())

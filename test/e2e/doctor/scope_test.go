@@ -14,8 +14,8 @@ import (
 	"github.com/ampbridge/ampbridge/policy/check"
 )
 
-// With trust.roleScope: serviceAccount there are two service accounts, each with
-// a role of its own. The rows break that of the second.
+// With trust.roleScope: serviceAccount, each of two service accounts has its own role. The rows
+// break the role of the second one.
 var (
 	first      = policy.Subject{Namespace: namespace, ServiceAccount: serviceAccount}
 	second     = policy.Subject{Namespace: namespace, ServiceAccount: "second"}
@@ -43,11 +43,11 @@ var scopeFaults = []fault{
 	{name: "permission document missing, no sync", id: check.Permissions, message: "nothing in it", inject: func(s *fixture) {
 		s.must(s.iam.DeleteRolePolicy(s.Context(), &iam.DeleteRolePolicyInput{RoleName: &secondsOwn, PolicyName: aws.String("ampbridge")}))
 	}},
-	// The last: sync takes over again only what is its own.
+	// This is the last row, because sync manages the role again only if it owns it.
 	{name: "role missing, no sync", id: check.RoleExists, message: "there is no role", inject: deleteSecondsOwn},
 }
 
-// eachItsOwn are replacements that make the policy of the two.
+// eachItsOwn are the replacements in the policy that give both service accounts their own role.
 func eachItsOwn(more ...string) []string {
 	return append([]string{"serviceAccounts: [" + serviceAccount + "]", "serviceAccounts: [" + serviceAccount + ", second]",
 		"  permissionsBoundary:", "  roleScope: serviceAccount\n  permissionsBoundary:"}, more...)

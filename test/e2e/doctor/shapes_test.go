@@ -24,7 +24,7 @@ type shape struct {
 	name string
 	// policy are replacements in the fixture's.
 	policy func(*fixture) []string
-	// config is Prometheus's own; empty: it scrapes itself.
+	// config is Prometheus's configuration; empty: Prometheus scrapes itself.
 	config string
 	// change is made to the pod.
 	change func(*corev1.Pod)
@@ -80,7 +80,7 @@ var shapes = []shape{
 	{name: "the host's network", change: func(pod *corev1.Pod) { pod.Spec.HostNetwork = true }},
 }
 
-// TestShapes runs doctor on each shape: nothing but pass, and exit status 0. It has the
+// TestShapes runs doctor on each shape. Every check passes, and the exit status is 0. It has the
 // issuer of AKS, with its slash, behind a private CA, and the webhook behind its Service;
 // test/e2e/kinds has other issuers, and all kinds of pods.
 func TestShapes(t *testing.T) {
@@ -91,7 +91,7 @@ func TestShapes(t *testing.T) {
 	}
 }
 
-// syncRan is what is left of a CronJob of sync that ran.
+// syncRan creates the CronJob of sync with the status of a successful run.
 func (s *fixture) syncRan() {
 	s.Helper()
 	jobs := s.kube.Client().BatchV1().CronJobs(system)
@@ -137,7 +137,7 @@ func (s *fixture) makeSecondRole() {
 	}))
 }
 
-// holds makes the shape, and waits until doctor has nothing to say but pass.
+// holds creates the shape, and waits until every check of doctor passes.
 func (s *fixture) holds(c shape) {
 	s.Helper()
 	if c.prepare != nil {
@@ -171,8 +171,8 @@ func (s *fixture) holds(c shape) {
 
 func imperfect(f check.Finding) bool { return f.Status != check.Pass && !f.Excluded }
 
-// runShape runs the pod, after the webhook has read its policy's file: pods are created
-// until one has what the policy says.
+// runShape runs the pod after the webhook has read its policy file. It creates pods until one is
+// injected as the policy requires.
 func (s *fixture) runShape(name string, c shape) (stop func()) {
 	s.Helper()
 	s.eventually("the webhook has the policy", func() bool {

@@ -20,10 +20,10 @@ import (
 	"github.com/ampbridge/ampbridge/test/testkit"
 )
 
-// syncLabels are the chart's.
+// syncLabels are the labels of sync in the chart.
 var syncLabels = map[string]string{"ampbridge.io/chart": "ampbridge", "app.kubernetes.io/component": "sync"}
 
-// syncLeads runs sync as the chart's Deployment does, and takes it away again.
+// syncLeads runs sync as the chart's Deployment does, and removes it again.
 func (s *fixture) syncLeads() {
 	client := s.kube.Client()
 	containers := []corev1.Container{{Name: "sync", Image: "registry.example/ampbridge:dev"}}
@@ -39,7 +39,7 @@ func (s *fixture) syncLeads() {
 	}, metav1.CreateOptions{}))
 	s.onlyFailed(check.SyncLeads, "no replica of deployment/ampbridge-sync ever led: there is no Lease")
 
-	// Its pod has the name of this machine, which the process finds, and its address.
+	// The pod has this machine's name, which sync uses in its Lease, and this machine's address.
 	host, err := os.Hostname()
 	s.try(err)
 	port := freePort(s.T, s.host)
@@ -75,7 +75,7 @@ func (s *fixture) syncLeads() {
 	s.healthy(fault{})
 }
 
-// syncScheduled has a CronJob in the Deployment's place (sync.mode: cronJob).
+// syncScheduled creates a CronJob in place of the Deployment (sync.mode: cronJob).
 func (s *fixture) syncScheduled(containers []corev1.Container) {
 	s.Helper()
 	jobs := s.kube.Client().BatchV1().CronJobs(system)
@@ -85,7 +85,7 @@ func (s *fixture) syncScheduled(containers []corev1.Container) {
 		s.must(jobs.Patch(s.Context(), name, types.MergePatchType, []byte(text), metav1.PatchOptions{}, subresources...))
 	}
 	ago := func(d time.Duration) string { return time.Now().Add(-d).UTC().Format(time.RFC3339) }
-	// Its schedule never comes while the test runs: the real controller looks on.
+	// The schedule has no run during the test, because the real controller would start a Job.
 	s.must(jobs.Create(s.Context(), &batchv1.CronJob{
 		ObjectMeta: metav1.ObjectMeta{Name: name, Labels: syncLabels},
 		Spec: batchv1.CronJobSpec{Schedule: "0 0 29 2 *", Suspend: new(true), JobTemplate: batchv1.JobTemplateSpec{Spec: batchv1.JobSpec{
