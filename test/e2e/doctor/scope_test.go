@@ -43,7 +43,7 @@ var scopeFaults = []fault{
 	{name: "permission document missing, no sync", id: check.Permissions, message: "nothing in it", inject: func(s *fixture) {
 		s.must(s.iam.DeleteRolePolicy(s.Context(), &iam.DeleteRolePolicyInput{RoleName: &secondsOwn, PolicyName: aws.String("ampbridge")}))
 	}},
-	// This is the last row, because sync manages the role again only if it owns it.
+	// This is the last row, because sync does not manage the role that its fix creates.
 	{name: "role missing, no sync", id: check.RoleExists, message: "there is no role", inject: deleteSecondsOwn},
 }
 
