@@ -14,6 +14,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/aws/aws-sdk-go-v2/aws"
+
 	"github.com/ampbridge/ampbridge/policy"
 	"github.com/ampbridge/ampbridge/policy/check"
 	"github.com/ampbridge/ampbridge/policy/sidecarconfig"
@@ -201,37 +203,20 @@ func (x *runner) fromPod(ctx context.Context, given sidecarConfig, d podDestinat
 		x.checks.Skip(about, "there is no token to exchange", check.Session, check.Write)
 		return
 	}
-	var sign, ask func() *check.Refusal
+	var session aws.CredentialsProvider
 	x.checks.Run(check.Session, about, func() check.Finding {
-		session, refused := d.session(ctx, token)
-		if refused != nil {
+		var refused *check.Refusal
+		if session, refused = d.session(ctx, token); refused != nil {
 			return check.RefusedSession(*refused, check.Finding{})
-		}
-		sign = func() *check.Refusal {
-			subject, _ := policy.ParseSubject(claims.Subject)
-			client, refused := ampClient(d.amp.ProxyURL, d.amp.CABundle)
-			if refused != nil {
-				return refused
-			}
-			return writeTo(ctx, client, session, d.region, d.url, map[string]string{
-				"__name__": marker, "cluster": given.cluster, "namespace": subject.Namespace, "service_account": subject.ServiceAccount,
-			}, time.Now())
-		}
-		ask = func() *check.Refusal {
-			client, refused := ampClient(d.amp.ProxyURL, d.amp.CABundle)
-			if refused != nil {
-				return refused
-			}
-			return query(ctx, client, session, d.region, d.url)
 		}
 		return passed("STS gives a session of %s", d.role)
 	})
 	if d.queries {
 		x.checks.Run(check.Read, about, func() check.Finding {
-			if ask == nil {
+			if session == nil {
 				return skipped("there is no session to sign with")
 			}
-			if refused := ask(); refused != nil {
+			if refused := d.query(ctx, session); refused != nil {
 				return check.RefusedRead(*refused, policy.Destination{Name: d.name})
 			}
 			return passed("%s answers a query", d.url)
@@ -244,16 +229,38 @@ func (x *runner) fromPod(ctx context.Context, given sidecarConfig, d podDestinat
 	case x.NoWrite:
 		x.checks.Exclude(about, "excluded by --no-write", check.Write)
 		return
-	case sign == nil || d.url == "":
+	case session == nil || d.url == "":
 		x.checks.Skip(about, "the workspace is not known here", check.Write)
 		return
 	}
 	x.checks.Run(check.Write, about, func() check.Finding {
-		if refused := sign(); refused != nil {
+		subject, _ := policy.ParseSubject(claims.Subject)
+		labels := map[string]string{
+			"__name__": marker, "cluster": given.cluster, "namespace": subject.Namespace, "service_account": subject.ServiceAccount,
+		}
+		if refused := d.write(ctx, session, labels); refused != nil {
 			return check.RefusedWrite(*refused, policy.Destination{Name: d.name})
 		}
 		return passed("%s accepted one sample of %s", d.url, marker)
 	})
+}
+
+// write sends one sample to the destination.
+func (d podDestination) write(ctx context.Context, session aws.CredentialsProvider, labels map[string]string) *check.Refusal {
+	client, refused := ampClient(d.amp.ProxyURL, d.amp.CABundle)
+	if refused != nil {
+		return refused
+	}
+	return writeTo(ctx, client, session, d.region, d.url, labels, time.Now())
+}
+
+// query queries the workspace of the destination.
+func (d podDestination) query(ctx context.Context, session aws.CredentialsProvider) *check.Refusal {
+	client, refused := ampClient(d.amp.ProxyURL, d.amp.CABundle)
+	if refused != nil {
+		return refused
+	}
+	return query(ctx, client, session, d.region, d.url)
 }
 
 // known completes the destination of a pod that has only AWS's variables. It finds the
