@@ -73,7 +73,8 @@ func (s ObservedSidecar) versions() Finding {
 		return Warned(Sidecar, About{}, restart, "an earlier version injected the pod: its sidecar knows no relay, so writes fail when "+
 			"Prometheus cannot take a new session")
 	case !decided:
-		return Warned(Sidecar, About{}, restart, "the sidecar (%s) is newer than the webhook that injected it, and that webhook chose no delivery",
+		return Warned(Sidecar, About{}, restart,
+			"the sidecar (%s) is newer than the webhook that injected it, and that webhook chose no delivery",
 			Plain(s.Status.Sidecar))
 	}
 	return Passed(Sidecar, About{}, "")

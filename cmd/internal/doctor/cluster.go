@@ -263,7 +263,8 @@ func (x *runner) namespaceFinding(ctx context.Context, name string, ns corev1.Na
 	case err != nil:
 		return skipped("namespace %s cannot be read: %v", name, err)
 	case ns.DeletionTimestamp != nil:
-		return failed(check.NewFix("wait until the namespace is deleted, or find out what blocks the deletion", check.Command{"kubectl", "describe", "namespace", name}),
+		return failed(check.NewFix("wait until the namespace is deleted, or find out what blocks the deletion",
+			check.Command{"kubectl", "describe", "namespace", name}),
 			"namespace %s has been terminating since %s", name, ns.DeletionTimestamp.UTC().Format(time.RFC3339))
 	case slices.Contains([]string{metav1.NamespaceSystem, metav1.NamespacePublic, corev1.NamespaceNodeLease, x.System}, name):
 		return failed(check.NewFix("run Prometheus in another namespace"),

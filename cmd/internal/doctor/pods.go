@@ -205,8 +205,8 @@ func (x *runner) checkPod(ctx context.Context, s *subject, pod *runningPod) {
 			func(problem string) check.Finding { return x.relayFlow(ctx, pod, problem) })
 	})
 	if flows && kube.SidecarPort(pod.Pod) == "" {
-		x.checks.Prove(check.Sidecar, pod.about, "the sidecar serves no status in this pod, for example because it is on the host's network; AMP "+
-			"accepts the pod's samples, so its session is valid and the block is served")
+		x.checks.Prove(check.Sidecar, pod.about, "the sidecar serves no status in this pod, for example because it is on the host's "+
+			"network; AMP accepts the pod's samples, so its session is valid and the block is served")
 	}
 }
 
@@ -421,7 +421,8 @@ func (x *runner) injected(ctx context.Context, s *subject, pod *runningPod) chec
 	}
 	if pod.config == nil && pod.mark.Mode != policy.ModeIdentity {
 		if e, refused := x.openFor(ctx, pod.Pod); refused {
-			return failed(fitSidecar(), "it runs without the sidecar, because %s refused the pods of its workload with the sidecar: %s", e.By, e.Message)
+			return failed(fitSidecar(), "it runs without the sidecar, because %s refused the pods of its workload with the sidecar: %s",
+				e.By, e.Message)
 		}
 		if f := x.candidate(s, pod.Pod); f.Status == check.Fail {
 			return f // a restart would not help

@@ -183,7 +183,8 @@ func (x *runner) keys(
 		refused := ask()
 		switch {
 		case refused == nil && !x.published.Unreached:
-			return warned(check.PublishKeys, "STS accepts the token, perhaps with keys that AWS read earlier; the next time, AWS will get this answer, too: %s",
+			return warned(check.PublishKeys,
+				"STS accepts the token, perhaps with keys that AWS read earlier; the next time, AWS will get this answer, too: %s",
 				x.published.Problem)
 		case refused == nil:
 			return passed("AWS has read the keys: STS accepts the token (from this machine: %s)", x.published.Problem)

@@ -79,7 +79,7 @@ func joined(reason, message string) string {
 func fixStart(pod *corev1.Pod, status corev1.ContainerStatus) check.Fix {
 	switch reason := status.State.Waiting.Reason; {
 	case strings.Contains(reason, "Image"):
-		return check.NewFix("make the image of the sidecar available to the node: sidecar.image of the policy, or the webhook's --image, names it "+
+		return check.NewFix("make the sidecar's image available to the node: sidecar.image of the policy, or the webhook's --image, names it "+
 			"(sidecar.imagePullSecrets for a private registry); then replace the pod", rollout(pod))
 	case strings.HasPrefix(reason, "Create"), reason == "RunContainerError":
 		return check.NewFix("let the node start the sidecar: see sidecar.securityContext and sidecar.resources of the policy; then replace "+
