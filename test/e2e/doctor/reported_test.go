@@ -244,7 +244,7 @@ var roleFaults = []fault{
 	{
 		name:    "role of the same name in another path",
 		id:      check.RoleExists,
-		message: "names are unique across paths",
+		message: "has the same name in another path",
 		inject: func(s *fixture) {
 			s.deleteRole()
 			s.must(
