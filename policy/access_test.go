@@ -76,5 +76,6 @@ func TestOnlyReadersNeedTheBoundaryRead(t *testing.T) {
 	plain, reader := withAccess(t, ""), withAccess(t, "", "access: [query]")
 	without := SyncPermissions(reader, exampleIssuer, "111122223333")
 	without.Statement = without.Statement[:len(without.Statement)-1]
-	testkit.Equal(t, "permissions without the last statement", SyncPermissions(plain, exampleIssuer, "111122223333").String(), without.String())
+	testkit.Equal(t, "permissions without the last statement",
+		SyncPermissions(plain, exampleIssuer, "111122223333").String(), without.String())
 }

@@ -16,19 +16,19 @@ func TestMisspeltAnnotations(t *testing.T) {
 		want       Reason
 		says       string
 	}{
-		{"enabled", "ampbridge.io/conatiner", false, InvalidAnnotation, "did you mean ampbridge.io/container?"},
+		{"enabled", "ampbridge.io/containr", false, InvalidAnnotation, "did you mean ampbridge.io/container?"},
 		{"enabled", "ampbridge.io/containers", false, InvalidAnnotation, "did you mean ampbridge.io/container?"},
 		{"enabled", "ampbridge.io/Mode", false, InvalidAnnotation, "did you mean ampbridge.io/mode?"},
 		{"annotated", "ampbridge.io/injct", true, InvalidAnnotation, "did you mean ampbridge.io/inject?"},
 		{"enabled", "ampbridge.io/injection", false, InvalidAnnotation, "label of the namespace"},
-		{"enabled", "ampbridge.io/destinatons", true, Granted, "did you mean ampbridge.io/destinations?"},
+		{"enabled", "ampbridge.io/destinationz", true, Granted, "did you mean ampbridge.io/destinations?"},
 		{"enabled", "ampbridge.io/destinatio", true, Granted, "did you mean ampbridge.io/destination?"},
 
-		{"", "ampbridge.io/conatiner", true, NotLabelled, "does not carry the label"},
+		{"", "ampbridge.io/containr", true, NotLabelled, "does not carry the label"},
 		{"enabled", "ampbridge.io/injected", false, NotPrometheus, ""},
 		{"enabled", "ampbridge.io/role-arn", false, NotPrometheus, ""},
 		{"enabled", "ampbridge.io/of-a-later-version", true, Granted, ""},
-		{"enabled", "example.com/conatiner", false, NotPrometheus, ""},
+		{"enabled", "example.com/containr", false, NotPrometheus, ""},
 		{"enabled", "ampbridge.io/" + strings.Repeat("x", 1<<16), false, NotPrometheus, ""},
 	} {
 		annotations := map[string]string{row.name: "x", "app": "y", "ampbridge.io/a-later-version": "z"}

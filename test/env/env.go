@@ -12,6 +12,7 @@
 package env
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -242,13 +243,13 @@ func (e *Env) administrator() []string {
 // WriteShell writes a file for a person's shell, and returns its path. The file sets the variables for the
 // cluster and for the AWS double.
 func (e *Env) WriteShell() (string, error) {
-	text := ""
+	var text bytes.Buffer
 	for _, v := range append(e.administrator(), "KUBECONFIG="+e.Cluster.Kubeconfig()) {
 		name, value, _ := strings.Cut(v, "=")
-		text += fmt.Sprintf("export %s='%s'\n", name, value)
+		fmt.Fprintf(&text, "export %s='%s'\n", name, value)
 	}
 	path := filepath.Join(e.dir, "shell")
-	return path, os.WriteFile(path, []byte(text), 0o600)
+	return path, os.WriteFile(path, text.Bytes(), 0o600)
 }
 
 // Run runs the pod as the kubelet would. pod is the API server's answer.

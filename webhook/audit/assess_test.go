@@ -97,7 +97,10 @@ func TestAssess(t *testing.T) {
 	pull := waiting(`"state": {"waiting": {"reason": "ImagePullBackOff", "message": "Back-off"}}`)
 	w := breaker.Workload{Namespace: "monitoring", Kind: "StatefulSet", Name: "p"}
 	open := breaker.State{}.With(
-		breaker.Entry{Workload: w, Revision: breaker.Revision(now, policytest.Entitled(t, now, "monitoring", "prometheus"), testImage), Cause: "ImagePullBackOff"},
+		breaker.Entry{
+			Workload: w, Revision: breaker.Revision(now, policytest.Entitled(t, now, "monitoring", "prometheus"), testImage),
+			Cause: "ImagePullBackOff",
+		},
 	)
 	annotated := func(key, value string) string {
 		return `{"metadata": {"annotations": {"` + key + `": "` + value + `"}}}`

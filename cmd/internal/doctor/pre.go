@@ -205,9 +205,17 @@ func (x *runner) candidate(s *subject, pod *corev1.Pod) check.Finding {
 	decision := x.policy.Decide(policy.Request{
 		Namespace: s.Namespace, Injection: policy.Injection(s.labels[policy.LabelInjection]),
 		ServiceAccount: s.ServiceAccount,
-		Prometheus:     true, Account: true, ServiceAccountAnnotations: s.annotations, PodAnnotations: pod.Annotations,
+		Prometheus:     true, ServiceAccountAnnotations: s.annotations, PodAnnotations: pod.Annotations,
 		Workload: inject.Workload(converted),
 	})
+	switch decision.Reason {
+	case policy.OptedOut:
+		return check.Excluded("", check.About{}, "it opted out (annotation %s)", policy.AnnotationInject)
+	case policy.NotAsked:
+		return failed(check.NewFix(`write the annotation `+policy.AnnotationInject+`: "true" into the pod template`),
+			"it would not be injected: namespace %s has the label %s=%s, and neither the pod nor its service account asks for injection",
+			s.Namespace, policy.LabelInjection, policy.InjectionAnnotated)
+	}
 	var mark inject.Injected
 	if decision.Inject {
 		operations, after := inject.Inject(converted, decision, inject.Options{Policy: x.policy, Image: "doctor"})

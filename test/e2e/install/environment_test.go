@@ -156,9 +156,9 @@ func (e *environment) writeValues() {
 }
 
 // helm runs the real program without any of the user's settings.
-func (e *environment) helm(args ...string) string {
+func (e *environment) helm(args ...string) {
 	e.Helper()
-	return tools.Helm(e, append(args, "--kubeconfig", e.Kubeconfig())...)
+	tools.Helm(e, append(args, "--kubeconfig", e.Kubeconfig())...)
 }
 
 // install runs the command of the quick start with the release's own chart.
