@@ -218,7 +218,8 @@ func visible(t *testing.T, tab context.Context, file, scheme string, width int64
 
 // On paper nothing can be opened: the content of closed checks and of folded results is printed.
 func TestPrint(t *testing.T) {
-	const hidden = `[...document.querySelectorAll('.finding, pre')].filter(e => !e.checkVisibility() || e.getClientRects().length === 0).length`
+	const hidden = `[...document.querySelectorAll('.finding, pre')].
+		filter(e => !e.checkVisibility() || e.getClientRects().length === 0).length`
 	dir := writePages(t)
 	tab, cancel := chromedp.NewContext(open(t))
 	defer cancel()
