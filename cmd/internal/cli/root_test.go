@@ -291,7 +291,7 @@ func TestDoctorWithoutAccessReportsSkippedChecks(t *testing.T) {
 	if status != Unchecked || !strings.HasPrefix(stderr, "ampbridge: 0 checks passed, 28 skipped") {
 		t.Errorf("status %d, stderr %q", status, stderr)
 	}
-	for _, part := range []string{"– kubernetes       no Kubernetes cluster: name a kubeconfig", "– policy           there is no "+
+	for _, part := range []string{"– kubernetes       no Kubernetes cluster: name a kubeconfig", "– policy           there is no " +
 		"cluster to read the policy from: pass its file with --policy", "– write "} {
 		if !strings.Contains(stdout, part) {
 			t.Errorf("stdout lacks %q:\n%s", part, stdout)
