@@ -7,6 +7,9 @@ package kube
 import (
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
 
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
@@ -27,10 +30,21 @@ func Config(path string, overrides Overrides) (*rest.Config, error) {
 	rules.ExplicitPath = path
 	cfg, err := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(rules, &overrides).ClientConfig()
 	if clientcmd.IsEmptyConfig(err) {
+		if named := os.Getenv(clientcmd.RecommendedConfigPathEnvVar); path == "" && named != "" && noneExists(named) {
+			return nil, fmt.Errorf("%w (KUBECONFIG is %s, which does not exist)", ErrNone, named)
+		}
 		return nil, ErrNone
 	}
 	if err != nil {
 		return nil, fmt.Errorf("no Kubernetes cluster: %w", err)
 	}
 	return cfg, nil
+}
+
+// noneExists reports whether no file of the list exists.
+func noneExists(list string) bool {
+	return !slices.ContainsFunc(filepath.SplitList(list), func(path string) bool {
+		_, err := os.Stat(path)
+		return err == nil
+	})
 }
