@@ -12,12 +12,10 @@ import (
 	"testing"
 
 	authorizationv1 "k8s.io/api/authorization/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes/scheme"
 
 	"github.com/ampbridge/ampbridge/cmd/internal/awsiam"
 	"github.com/ampbridge/ampbridge/cmd/internal/kube"
-	"github.com/ampbridge/ampbridge/policy"
 	"github.com/ampbridge/ampbridge/policy/check"
 	"github.com/ampbridge/ampbridge/test/awstest"
 	"github.com/ampbridge/ampbridge/test/policytest"
@@ -125,38 +123,5 @@ func TestRolesToMake(t *testing.T) {
 	cloud.Fail("iam:GetRole", awstest.Deny)
 	if _, problem := x.rolesToMake(t.Context(), i, "111122223333"); problem == nil || problem.Status != check.Skip {
 		t.Errorf("%+v", problem)
-	}
-}
-
-// The webhook follows the annotations of a pod, and doctor predicts what it will do.
-func TestCandidate(t *testing.T) {
-	x := &runner{policy: policytest.Parse(t, policytest.Granting("prometheus", "monitoring"))}
-	for name, c := range map[string]struct {
-		label, inject, destinations string
-		want                        check.Status
-		says                        string
-	}{
-		"enabled":                   {"enabled", "", "", check.Pass, "it would be injected"},
-		"opted out":                 {"enabled", "false", "", check.Skip, "opted out"},
-		"a wrong value":             {"enabled", "yes", "", check.Fail, `write "true" or "false"`},
-		"an unknown destination":    {"enabled", "", "nope", check.Fail, "nope"},
-		"annotated, and asked":      {"annotated", "true", "", check.Pass, "it would be injected"},
-		"annotated, and not asked":  {"annotated", "", "", check.Fail, "neither the pod nor its service account asks"},
-		"annotated, and opted out":  {"annotated", "false", "", check.Skip, "opted out"},
-		"a label of another value":  {"true", "", "", check.Fail, "does not carry the label"},
-		"a namespace without label": {"", "true", "", check.Fail, "does not carry the label"},
-	} {
-		s := &subject{Subject: policy.Subject{Namespace: "monitoring", ServiceAccount: "prometheus"},
-			labels: map[string]string{policy.LabelInjection: c.label}}
-		pod := samplePod(s.Subject, "")
-		pod.Annotations = nil
-		for annotation, value := range map[string]string{policy.AnnotationInject: c.inject, policy.AnnotationDestinations: c.destinations} {
-			if value != "" {
-				metav1.SetMetaDataAnnotation(&pod.ObjectMeta, annotation, value)
-			}
-		}
-		if f := x.candidate(s, pod); f.Status != c.want || !strings.Contains(f.Message, c.says) {
-			t.Errorf("%s: %s: %s", name, f.Status, f.Message)
-		}
 	}
 }
