@@ -2,7 +2,6 @@ package kube_test
 
 import (
 	"errors"
-	"path/filepath"
 	"strings"
 	"testing"
 
@@ -12,8 +11,8 @@ import (
 
 // Without a cluster, the error names a variable that points nowhere.
 func TestNoCluster(t *testing.T) {
-	missing := filepath.Join(t.TempDir(), "none")
 	empty := testkit.TempFile(t, "empty", "")
+	missing := empty + "-not"
 	t.Setenv("HOME", t.TempDir())
 	for value, named := range map[string]bool{
 		missing:                 true,
