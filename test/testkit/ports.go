@@ -8,9 +8,10 @@ import (
 )
 
 // The kernel uses other ports for outgoing connections (net.ipv4.ip_local_port_range begins at
-// 32768), and so does Kubernetes for node ports (from 30000). So no connection takes a port
+// 32768), so does Kubernetes for node ports (from 30000), and so do the relays of config sidecars
+// (from 22000), which run on this machine in tests of other packages. So nothing takes a port
 // between the check and its use.
-const firstPort, lastPort = 12000, 29999
+const firstPort, lastPort = 12000, 21999
 
 // UnusedAddr returns an address of the host, as host and port, on which no program listens.
 // Tests use [FreeAddr] and [FreeAddrOn] instead.
