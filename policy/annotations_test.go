@@ -19,7 +19,7 @@ func TestMisspeltAnnotations(t *testing.T) {
 		{"enabled", "ampbridge.io/containr", false, InvalidAnnotation, "did you mean ampbridge.io/container?"},
 		{"enabled", "ampbridge.io/containers", false, InvalidAnnotation, "did you mean ampbridge.io/container?"},
 		{"enabled", "ampbridge.io/Mode", false, InvalidAnnotation, "did you mean ampbridge.io/mode?"},
-		{"annotated", "ampbridge.io/injct", true, InvalidAnnotation, "did you mean ampbridge.io/inject?"},
+		{"annotated", "ampbridge.io/injct", true, NotAsked, "did you mean ampbridge.io/inject?"},
 		{"enabled", "ampbridge.io/injection", false, InvalidAnnotation, "label of the namespace"},
 		{"enabled", "ampbridge.io/destinationz", true, Granted, "did you mean ampbridge.io/destinations?"},
 		{"enabled", "ampbridge.io/destinatio", true, Granted, "did you mean ampbridge.io/destination?"},

@@ -199,10 +199,8 @@ func (p *Policy) Decide(r Request) Decision {
 		return skip(InvalidAnnotation, "%s", misspelt)
 	case !r.Prometheus:
 		return Decision{Reason: NotPrometheus}
-	case r.Injection == InjectionAnnotated && !asked && misspelt != "":
-		return skip(InvalidAnnotation, "%s", misspelt)
 	case r.Injection == InjectionAnnotated && !asked:
-		return Decision{Reason: NotAsked}
+		return Decision{Reason: NotAsked, Warning: misspelt}
 	case p.Paused:
 		return skip(Paused, "injection is paused by the policy (paused: true); the pod starts without it")
 	}

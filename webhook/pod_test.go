@@ -141,6 +141,11 @@ func TestServiceAccountAsks(t *testing.T) {
 	if answer := f.review("/pods/annotated", podRequest(t, operatorPod, nil)); answer.Patch == nil {
 		t.Errorf("got no patch, warnings %q", answer.Warnings)
 	}
+	// A misspelt annotation of the pod is warned of, and does not overrule the service account.
+	answer := f.review("/pods/annotated", podRequest(t, operatorPod, annotate("ampbridge.io/destinationz", "moon")))
+	if answer.Patch == nil || len(answer.Warnings) != 1 || !strings.Contains(answer.Warnings[0], "did you mean") {
+		t.Errorf("with a misspelt annotation: patch %.20s, warnings %q", answer.Patch, answer.Warnings)
+	}
 }
 
 // A pod without a service account name gets the account that the API server would set.

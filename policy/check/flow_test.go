@@ -2,6 +2,7 @@ package check
 
 import (
 	"maps"
+	"strings"
 	"testing"
 	"time"
 
@@ -152,4 +153,157 @@ func TestRelayFlow(t *testing.T) {
 			judged(t, RelayFlow(status, "the request for metrics was answered with 401"), c.status, c.message)
 		})
 	}
+}
+
+func TestFlowState(t *testing.T) {
+	const now, late = 1_700_000_000, 1_700_000_000 - 100_000
+	for _, c := range []struct {
+		name        string
+		first, last remoteWrite
+		apart       time.Duration
+		status      Status
+		message     string
+		final       bool
+	}{
+		{"well, at the first read", remoteWrite{now, now - 1, 900, 0, 0, 20}, remoteWrite{now, now - 1, 900, 0, 0, 20}, 0, Pass,
+			"central is 1 second behind, nothing refused, nothing retried", true},
+		{"it failed once, at the first read", remoteWrite{now, now - 1, 900, 100, 0, 20}, remoteWrite{now, now - 1, 900, 100, 0, 20}, 0, Skip,
+			"not known yet", false},
+		{"it failed once, and sends", remoteWrite{now, now - 1, 900, 100, 0, 20}, remoteWrite{now + 5, now + 4, 1000, 100, 0, 0},
+			5 * time.Second, Pass, "100 retried since the start", true},
+		{"it failed once, and has nothing to send", remoteWrite{now, now, 900, 100, 0, 0}, remoteWrite{now, now, 900, 100, 0, 0}, FlowWindow,
+			Pass, "0 seconds behind", true},
+
+		// AMP answers 503 from the start: attempts and retries grow, nothing is sent.
+		{"retried and never sent", remoteWrite{now, 0, 500, 400, 0, 100}, remoteWrite{now + 20, 0, 900, 800, 0, 100}, FlowWindow, Fail,
+			"central: 100 samples are pending, 400 were retried within 20 seconds, and none was sent; none was ever sent", true},
+		{"retried and never sent, too soon to tell", remoteWrite{now, 0, 500, 400, 0, 100}, remoteWrite{now + 4, 0, 600, 500, 0, 100},
+			4 * time.Second, Skip, "not known yet", false},
+		// AMP does not answer: one attempt hangs, nothing is retried yet.
+		{"pending and never sent", remoteWrite{now, 0, 100, 0, 0, 100}, remoteWrite{now + 20, 0, 100, 0, 0, 400}, FlowWindow, Fail,
+			"400 samples are pending, 0 were retried", true},
+		// It worked until a minute ago: less behind than is tolerated, and stuck.
+		{"stuck for a minute", remoteWrite{now, now - 40, 5000, 600, 0, 300}, remoteWrite{now + 20, now - 40, 5200, 800, 0, 500}, FlowWindow,
+			Fail,
+			"the newest that was sent is 60 seconds behind", true},
+		{"stuck, and behind", remoteWrite{now, late, 5000, 600, 0, 300}, remoteWrite{now, late, 5000, 600, 0, 300}, FlowWindow, Fail,
+			"28 hours behind", true},
+
+		// A refused batch counts as sent: the timestamp advances, nothing arrives.
+		{"all refused", remoteWrite{now, now - 1, 900, 0, 900, 0}, remoteWrite{now + 20, now + 19, 1400, 0, 1400, 0}, FlowWindow, Fail,
+			"central: 500 samples were refused within 20 seconds, and none is known to be accepted", true},
+		{"all refused, and some in flight", remoteWrite{now, now - 1, 900, 0, 900, 0}, remoteWrite{now + 20, now + 19, 1500, 0, 1400, 100},
+			FlowWindow, Fail,
+			"none is known to be accepted", true},
+		{"some refused", remoteWrite{now, now - 1, 900, 0, 0, 0}, remoteWrite{now + 5, now + 4, 1400, 0, 12, 0}, 5 * time.Second, Warn,
+			"12 samples were refused since the start", true},
+		{"most refused", remoteWrite{now, now - 1, 900, 0, 0, 0}, remoteWrite{now + 5, now + 4, 1400, 0, 300, 0}, 5 * time.Second, Fail,
+			"300 samples were refused within 5 seconds, and fewer were accepted", true},
+		{"some refused long ago", remoteWrite{now, now - 1, 900, 0, 12, 0}, remoteWrite{now + 5, now + 4, 1400, 0, 12, 0},
+			5 * time.Second, Warn,
+			"12 samples were refused since the start", true},
+
+		{"it catches up", remoteWrite{now, late, 500, 400, 0, 9000}, remoteWrite{now + 5, late + 500, 5000, 400, 0, 9000},
+			5 * time.Second, Warn,
+			"28 hours behind, and catches up", true},
+		{"it falls behind", remoteWrite{now, late, 500, 400, 0, 9000}, remoteWrite{now + 5, late + 1, 600, 400, 0, 9000}, 5 * time.Second,
+			Fail, "central is 28 hours behind", true},
+		{"nothing scraped yet", remoteWrite{}, remoteWrite{}, FlowWindow, Skip, "nothing was sent yet, and nothing waits", true},
+		{"started again between the reads", remoteWrite{now, now - 1, 900, 90, 0, 20}, remoteWrite{now + 20, 0, 40, 40, 0, 40}, FlowWindow,
+			Fail, "40 were retried", true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			f, final := FlowState(c.first.metrics("central"), c.last.metrics("central"), c.apart, []policy.Block{{Name: "central"}},
+				time.Unix(now, 0))
+			judged(t, f, c.status, c.message)
+			if final != c.final {
+				t.Errorf("final: %v", final)
+			}
+		})
+	}
+}
+
+func TestFlowStateOfSeveral(t *testing.T) {
+	const now = 1_700_000_000
+	well, stuck := remoteWrite{now, now - 1, 900, 0, 0, 20}, remoteWrite{now, 0, 900, 800, 0, 100}
+	refused, idle := remoteWrite{now, now - 1, 900, 0, 9, 0}, remoteWrite{now, 0, 0, 0, 0, 0}
+	for _, c := range []struct {
+		name    string
+		a, b    remoteWrite
+		apart   time.Duration
+		status  Status
+		message string
+		final   bool
+	}{
+		{"both well", well, well, 0, Pass, "a is 1 second behind, nothing refused, nothing retried; b is", true},
+		{"one is stuck, too soon to tell", well, stuck, 0, Skip, "b: not known yet", false},
+		{"one is stuck", well, stuck, FlowWindow, Fail, "b: 100 samples are pending", true},
+		{"a warning does not hide a skipped one", refused, idle, FlowWindow, Skip, "b: nothing was sent yet", true},
+		{"a skipped one hides a warning", idle, refused, FlowWindow, Skip, "a: nothing was sent yet", true},
+		{"a skipped one does not hide a failed one", idle, stuck, FlowWindow, Fail, "b: 100 samples", true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			m := c.a.metrics("a")
+			c.b.addTo(m, "b")
+			f, final := FlowState(m, m, c.apart, []policy.Block{{Name: "a"}, {Name: "b"}}, time.Unix(now, 0))
+			judged(t, f, c.status, c.message)
+			if final != c.final {
+				t.Errorf("final: %v", final)
+			}
+		})
+	}
+	m := well.metrics("mine")
+	for apart, want := range map[time.Duration]bool{0: false, FlowWindow: true} {
+		f, final := FlowState(m, m, apart, []policy.Block{{Name: "ampbridge-central"}}, time.Unix(now, 0))
+		judged(t, f, Fail, "no remote_write of the name ampbridge-central")
+		if final != want {
+			t.Errorf("a block that is not there, after %s: final %v", apart, final)
+		}
+	}
+}
+
+// If writeRelabelConfigs drop every sample, nothing is ever sent, and waiting does not help.
+func TestFlowOfDroppedSeries(t *testing.T) {
+	m := func(dropped float64) Metrics {
+		const p = "prometheus_remote_storage_"
+		l := map[string]string{"remote_name": "central", "url": "https://x"}
+		reason := map[string]string{"remote_name": "central", "url": "https://x", "reason": "dropped_series"}
+		return Metrics{p + "samples_total": {{l, 0}}, p + "samples_dropped_total": {{reason, dropped}},
+			p + "highest_timestamp_in_seconds": {{nil, 1000}}}
+	}
+	for dropped, want := range map[float64]Status{12000: Fail, 0: Skip} {
+		f, final := FlowState(m(dropped), m(dropped), FlowWindow, []policy.Block{{Name: "central"}}, time.Unix(1000, 0))
+		if f.Status != want || !final || want == Fail && !strings.Contains(f.Message, "dropped all 12000 samples") {
+			t.Errorf("%.0f dropped: %s: %s", dropped, f.Status, f.Message)
+		}
+	}
+}
+
+// series returns a metric with one series, which has the label unless it is empty.
+func series(label, labelValue string, value float64) []Sample {
+	if label == "" {
+		return []Sample{{Value: value}}
+	}
+	return []Sample{{Labels: map[string]string{label: labelValue}, Value: value}}
+}
+
+// remoteWrite contains Prometheus's metrics of one remote_write.
+type remoteWrite struct{ newest, sent, attempts, retried, failed, pending float64 }
+
+// addTo adds the metrics of a remote_write with the name.
+func (w remoteWrite) addTo(m Metrics, name string) {
+	const prefix = "prometheus_remote_storage_"
+	m[prefix+"highest_timestamp_in_seconds"] = series("", "", w.newest)
+	for metric, value := range map[string]float64{
+		"queue_highest_sent_timestamp_seconds": w.sent, "samples_total": w.attempts, "samples_retried_total": w.retried,
+		"samples_failed_total": w.failed, "samples_pending": w.pending,
+	} {
+		m[prefix+metric] = append(m[prefix+metric], series("remote_name", name, value)...)
+	}
+}
+
+func (w remoteWrite) metrics(name string) Metrics {
+	m := Metrics{}
+	w.addTo(m, name)
+	return m
 }

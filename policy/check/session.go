@@ -120,7 +120,8 @@ func RefusedWrite(r Refusal, d policy.Destination) Finding {
 	if r.Status == 403 && !d.AssumeRole.IsZero() && containsFolded(r.Text, "no identity-based policy") {
 		second := d
 		second.AssumeRole = policy.ARN{}
-		fix.Commands = []Command{{"aws", "iam", "put-role-policy", "--role-name", d.AssumeRole.RoleName(), "--policy-name", "ampbridge",
+		fix.Commands = []Command{{"aws", "iam", "put-role-policy", "--role-name", d.AssumeRole.RoleName(),
+			"--policy-name", "ampbridge-" + d.Workspace.ID(), // other clusters may use the role too
 			"--policy-document", policy.PermissionDocument(second).String()}}
 	}
 	return Failed(Write, About{}, fix, "%s", r)

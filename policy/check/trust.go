@@ -131,17 +131,44 @@ func nameOf(s policy.Statement, index int) string {
 
 // MergeTrust returns the trust document with the given statement in place of all statements that
 // let in, or deny, web identities of the provider. It keeps the statements for other clusters,
-// services and people, and those that deny under a condition.
+// services and people, those that deny under a condition, and the other principals of a statement.
 func (w WantedTrust) MergeTrust(document string, statement policy.Document) policy.Document {
 	d, err := policy.ParseDocument(document)
 	if err != nil {
 		return statement
 	}
-	d.Statement = append(slices.DeleteFunc(d.Statement, func(s policy.Statement) bool {
+	var kept []policy.Statement
+	for _, s := range d.Statement {
 		denied, _ := w.request().evaluate(s.Condition)
-		return actsOn(s, webIdentity) && w.concerns(s) && (s.Effect != "Deny" || denied == holds)
-	}), statement.Statement...)
+		replaced := actsOn(s, webIdentity) && w.concerns(s) && (s.Effect != "Deny" || denied == holds)
+		if replaced {
+			s.Principal = w.otherPrincipals(s)
+		}
+		if !replaced || s.Principal != nil {
+			kept = append(kept, s)
+		}
+	}
+	d.Statement = slices.Concat(kept, statement.Statement)
 	return d
+}
+
+// otherPrincipals returns the principals of a statement without the provider; nil: there is no
+// other, or the statement names all.
+func (w WantedTrust) otherPrincipals(s policy.Statement) *policy.Principal {
+	if s.Principal == nil || slices.Contains((*s.Principal)["AWS"], "*") || slices.Contains((*s.Principal)["Federated"], "*") {
+		return nil
+	}
+	others := policy.Principal{}
+	for kind, names := range *s.Principal {
+		names = slices.DeleteFunc(slices.Clone(names), func(name string) bool { return name == w.Provider.String() })
+		if len(names) > 0 {
+			others[kind] = names
+		}
+	}
+	if len(others) == 0 {
+		return nil
+	}
+	return &others
 }
 
 // ExceedsQuota reports whether the trust document with the subject added has more

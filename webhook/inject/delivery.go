@@ -50,7 +50,7 @@ func missingForSigV4(prometheus *Container, v policy.Version, unknown string, s 
 	lacks(s.notReloaded)
 	switch {
 	case prometheus.hasFlag("web.config.file"):
-		lacks("Prometheus has --web.config.file, as the operator sets it, so its metrics may need a password")
+		lacks("Prometheus has --web.config.file (prometheus-operator always sets it), so its metrics may need a password")
 	case listening(prometheus) == sidecarconfig.Prometheus{}:
 		lacks("the arguments do not show where Prometheus listens")
 	}

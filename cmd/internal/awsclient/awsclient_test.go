@@ -105,7 +105,7 @@ func TestUnreachableAWS(t *testing.T) {
 	hangingUp := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }))
 	defer hangingUp.Close()
 	for name, c := range map[string]struct{ endpoint, want string }{
-		"nobody listens": {closed.URL,
+		"no program listens": {closed.URL,
 			"GetCallerIdentity: no answer from " + address + ": connect: connection refused: check the network, and the proxy (HTTPS_PROXY)"},
 		"an unknown host": {"http://sts.eu-wset-1.invalid",
 			"GetCallerIdentity: no answer from sts.eu-wset-1.invalid: no such host: check the region"},

@@ -290,14 +290,14 @@ func TestErrorsAreStable(t *testing.T) {
 			f.policy = policytest.Parse(f.T, strings.Replace(policyText, "trust: {", `trust: {accounts: [{id: "111122223333", syncRole: `+
 				`"arn:aws:iam::111122223333:role/none"}], `, 1))
 		}, "AssumeRole: AccessDenied: "},
-		{"nobody listens", func(f *fixture) { f.cloud.StopListening() }, "GetCallerIdentity: no answer from "},
+		{"no program listens", func(f *fixture) { f.cloud.StopListening() }, "GetCallerIdentity: no answer from "},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			f := newFixture(t, policyText)
 			c.fault(f)
 			var texts []string
 			runs := 2
-			if c.name == "nobody listens" {
+			if c.name == "no program listens" {
 				runs = 1 // which takes all the attempts, with their pauses
 			}
 			for range runs {

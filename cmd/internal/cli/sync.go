@@ -39,7 +39,7 @@ others made. A second run changes nothing.
 
 With --remove it deletes what this cluster owns in the policy's accounts. Stop the webhook
 and every other sync first, because a running sync creates it again. If the policy has
-cluster.issuer, the removal needs no cluster.
+cluster.issuer, the removal needs no cluster; one that answers must have that issuer.
 
 Credentials come from where the AWS SDKs look for them. Sync assumes the syncRole of an
 account if the policy has one.`,

@@ -69,8 +69,17 @@ func (c Cluster) Observe(ctx context.Context, expected policy.Issuer) (policy.Is
 	return issuer, accounts, err
 }
 
-// Issuer returns the issuer that the API server names. It fails if the policy
-// expects another one, because roles would then trust tokens of another cluster.
+// OtherIssuerError is the error of [Cluster.Issuer] if the API server names another issuer than the
+// policy.
+type OtherIssuerError struct{ Policy, Cluster policy.Issuer }
+
+func (e OtherIssuerError) Error() string {
+	return fmt.Sprintf("cluster.issuer is %q, but this cluster's is %q: they must be the same byte for byte; remove cluster.issuer, or "+
+		"use the kubeconfig of the other cluster", e.Policy, e.Cluster)
+}
+
+// Issuer returns the issuer that the API server names. It fails with an [OtherIssuerError] if the
+// policy expects another one, because roles would then trust tokens of another cluster.
 // An empty expected issuer is not compared.
 func (c Cluster) Issuer(ctx context.Context, expected policy.Issuer) (policy.Issuer, error) {
 	const path = "/.well-known/openid-configuration"
@@ -89,12 +98,7 @@ func (c Cluster) Issuer(ctx context.Context, expected policy.Issuer) (policy.Iss
 		return "", fmt.Errorf("the cluster's issuer: %s: %w", path, err)
 	}
 	if expected != "" && expected != document.Issuer {
-		return "", fmt.Errorf(
-			"cluster.issuer is %q, but this cluster's is %q: they must be the same byte for byte; remove cluster.issuer, or "+
-				"use the kubeconfig of the other cluster",
-			expected,
-			document.Issuer,
-		)
+		return "", OtherIssuerError{expected, document.Issuer}
 	}
 	if err := document.Issuer.Validate(); err != nil {
 		return "", fmt.Errorf("the cluster's issuer: %w", err)

@@ -92,22 +92,16 @@ func Run(ctx context.Context, o Options, stdin io.Reader, stdout io.Writer) erro
 	if err != nil {
 		return err
 	}
-	if o.Remove && p.Cluster.Issuer != "" {
-		return remove(ctx, o, kube.Cluster{}, p, p.Cluster.Issuer, stdout)
+	if o.Remove {
+		return removeOf(ctx, o, p, stdout)
 	}
 	cluster, err := kube.Connect(o.Kubeconfig, o.Overrides)
-	var issuer policy.Issuer
-	if err == nil {
-		issuer, err = cluster.Issuer(ctx, p.Cluster.Issuer)
-	}
-	switch {
-	case o.Remove && err != nil:
-		return fmt.Errorf("%w; if the cluster is gone, write its issuer into the policy as cluster.issuer: "+
-			"then no cluster is needed", err)
-	case err != nil:
+	if err != nil {
 		return err
-	case o.Remove:
-		return remove(ctx, o, cluster, p, issuer, stdout)
+	}
+	issuer, err := cluster.Issuer(ctx, p.Cluster.Issuer)
+	if err != nil {
+		return err
 	}
 	r := o.reconciler(cluster, p)
 	accounts, err := cluster.ServiceAccounts(ctx)

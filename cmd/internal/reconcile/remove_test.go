@@ -1,12 +1,14 @@
 package reconcile_test
 
 import (
+	"errors"
 	"strings"
 	"testing"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/iam"
 
+	"github.com/ampbridge/ampbridge/cmd/internal/kube"
 	"github.com/ampbridge/ampbridge/cmd/internal/reconcile"
 	"github.com/ampbridge/ampbridge/test/awstest"
 )
@@ -77,6 +79,10 @@ func TestRemove(t *testing.T) {
 		elsewhere := strings.Replace(policyText, "{name: dev}", `{name: dev, issuer: "https://oidc.example.com/other"}`, 1)
 		if output, _, writes, err := b.sync(elsewhere, gone); err != nil || writes != 0 || b.roles() == "" {
 			t.Errorf("with the issuer of another cluster: %d writes, %v:\n%s", writes, err, output)
+		}
+		if _, _, writes, err := b.sync(elsewhere, confirmed); writes != 0 || !errors.As(err, &kube.OtherIssuerError{}) ||
+			!strings.Contains(err.Error(), "KUBECONFIG=/dev/null") {
+			t.Errorf("with another cluster than the policy's: %d writes, %v", writes, err)
 		}
 		own := strings.Replace(policyText, "{name: dev}", `{name: dev, issuer: "`+b.cluster.Issuer+`"}`, 1)
 		if output, _, writes, err := b.sync(own, gone); err != nil || writes != 3 || b.roles() != "" {
